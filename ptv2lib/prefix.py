@@ -1,0 +1,156 @@
+"""Deep prompts: trainable keys and values for every layer (P-tuning v2, section 3.2 of the paper)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .attention import DeepPrompt, Shape, context_length, keys_and_values, text_positions
+from .errors import BadOption
+
+INIT_STD = 0.02  # what the official code's prompts start from, and what the paper's learning rates belong to
+
+
+def choose_layers(choice: str | Sequence[int], depth: int) -> tuple[int, ...]:
+    """Read a layer choice as people write it, counted from 1, and give layer numbers counted from 0.
+
+    Args:
+        choice: `"all"`, an interval `"9-12"`, one number, or a list of numbers.
+        depth: the encoder's number of layers.
+
+    Raises:
+        BadOption: for an empty, repeated or unreadable choice, or a layer the encoder does not have.
+    """
+    if choice == "all":
+        return tuple(range(depth))
+    if isinstance(choice, int):
+        choice = [choice]
+    if isinstance(choice, str):
+        interval = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", choice)
+        if interval:
+            first, last = int(interval[1]), int(interval[2] or interval[1])
+            choice = list(range(first, last + 1))
+        elif re.fullmatch(r"\s*\[?\s*\d+(\s*,\s*\d+)*\s*\]?\s*", choice):
+            choice = [int(number) for number in re.findall(r"\d+", choice)]
+        else:
+            raise BadOption(f"layers={choice!r} cannot be read; write 'all', an interval such as '9-12', or a list.")
+    if not choice or len(set(choice)) != len(choice):
+        raise BadOption(f"layers={list(choice)} must name at least one layer, and each once.")
+    outside = [number for number in choice if not 1 <= number <= depth]
+    if outside:
+        raise BadOption(f"layers={list(choice)} asks for layer {outside[0]}, and the encoder has layers 1 to {depth}.")
+    return tuple(sorted(number - 1 for number in choice))
+
+
+class PrefixEncoder(nn.Module):
+    """Holds a deep prompt and gives the keys and values of one step.
+
+    Without reparameterization the trainable numbers are the keys and values themselves. With `"mlp"` a small network
+    computes them from one vector a position, as in prefix-tuning; `fold` bakes it in.
+
+    Args:
+        shape: the encoder's attention shape.
+        length: prompt positions in each chosen layer.
+        layers: chosen layers, from 0.
+        reparameterization: None or `"mlp"`.
+        hidden: width of the MLP.
+        dropout: share of the keys' and values' numbers set to zero in training.
+        dropout_per_example: draw a mask for each example rather than one a step; costs a copy of the prompt an example.
+        position_offset: `"none"` leaves the text at its usual positions, `"shift"` moves it by `length` as the paper's
+            code does.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        length: int,
+        layers: tuple[int, ...],
+        reparameterization: str | None = None,
+        hidden: int = 512,
+        dropout: float = 0.0,
+        dropout_per_example: bool = False,
+        position_offset: str = "none",
+    ):
+        super().__init__()
+        self.layers, self.length = layers, length
+        self.size = (len(layers), 2, shape.key_value_heads, length, shape.head_size)
+        self.dropout = nn.Dropout(dropout)
+        self.dropout_per_example = dropout_per_example
+        self.offset = length if position_offset == "shift" else 0
+        if reparameterization is None:
+            self.keys_values = nn.Parameter(torch.empty(self.size).normal_(std=INIT_STD))
+            self.network = None
+        else:
+            width = shape.key_value_width
+            self.positions = nn.Parameter(torch.empty(length, width).normal_(std=INIT_STD))
+            self.network = nn.Sequential(
+                nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, len(layers) * 2 * width)
+            )
+            for part in (self.network[0], self.network[2]):
+                nn.init.normal_(part.weight, std=INIT_STD)
+                nn.init.zeros_(part.bias)
+
+    def folded(self) -> Tensor:
+        """Keys and values as one tensor `[chosen layers, 2, heads, length, head size]`, reparameterization computed."""
+        if self.network is None:
+            return self.keys_values
+        layers, _, heads, length, size = self.size
+        flat = self.network(self.positions)  # [length, layers · 2 · heads · head size]
+        return flat.view(length, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
+
+    def fold(self) -> None:
+        """Replace the reparameterization by what it computes; the outputs stay the same."""
+        if self.network is not None:
+            self.keys_values = nn.Parameter(self.folded().detach().clone(memory_format=torch.contiguous_format))
+            self.network = None
+            del self.positions
+
+    def forward(self, batch: int) -> Tensor:
+        """Keys and values of one step; expanded by the batch only for dropout per example, in training."""
+        prompt = self.folded()
+        if self.dropout_per_example and self.training and self.dropout.p > 0:
+            prompt = prompt[None].expand(batch, *prompt.shape)
+        return self.dropout(prompt)
+
+    def encode(self, encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
+        """Run the attached encoder with this prompt; hidden states `[batch, text, width]`."""
+        if self.offset:
+            inputs["position_ids"] = text_positions(encoder, attention_mask, self.offset)
+        prompt = DeepPrompt(self(input_ids.shape[0]), self.layers)
+        hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, ptv2=prompt, **inputs)[0]
+        if prompt.reached != set(self.layers):
+            raise RuntimeError("The encoder did not take the prompt; was its attention changed after attach()?")
+        return hidden
+
+    @torch.no_grad()
+    def start_from_words(self, encoder: nn.Module, pieces: Sequence[int], cls: int, sep: int) -> None:
+        """Start from the keys and values that real words have inside the frozen encoder (Li and Liang, 2021, 4.3).
+
+        Args:
+            encoder: the attached encoder.
+            pieces: at least `length` ids of running text, without special pieces.
+            cls: the id that opens a text.
+            sep: the id that closes it.
+
+        Raises:
+            BadOption: with a reparameterization, which computes the keys and values from elsewhere, or too little text.
+        """
+        if self.network is not None:
+            raise BadOption(
+                "init='activations' sets keys and values directly and so excludes reparameterization='mlp'."
+            )
+        if len(pieces) < self.length:
+            raise BadOption(
+                f"init='activations' needs {self.length} pieces of training text, and there are {len(pieces)}."
+            )
+        window = context_length(encoder) - 2
+        found = []
+        for start in range(0, self.length, window):
+            chunk = list(pieces[start : min(start + window, self.length)])
+            ids = torch.tensor([[cls, *chunk, sep]], device=self.keys_values.device)
+            found.append(keys_and_values(encoder, input_ids=ids)[:, :, 0, :, 1:-1])
+        recorded = torch.cat(found, dim=-2)
+        self.keys_values.copy_(recorded[list(self.layers)])

@@ -1,0 +1,115 @@
+"""One JSON file a run: what was run, on what, and what came out.
+
+A record holds, in this order: `name` (None, or what tells this run from others of the same task and method), `task`,
+`method`, `backbone`, `seed`, `metrics` by split (the task's own metric first), `majority`, `standard_error`,
+`trainable_parameters`, `backbone_parameters`, `seconds`, `protocol`, `data`, `inputs`, `settings`, `history`, `machine`.
+Scores lie between 0 and 1. It holds no text of any data set.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+
+FIELDS = [
+    "name",
+    "task",
+    "method",
+    "backbone",
+    "seed",
+    "metrics",
+    "majority",
+    "standard_error",
+    "trainable_parameters",
+    "backbone_parameters",
+    "seconds",
+    "protocol",
+    "data",
+    "inputs",
+    "settings",
+    "history",
+    "machine",
+]
+
+
+def machine() -> dict[str, Any]:
+    """Versions, processor and threads a result depends on."""
+    import torch
+
+    packages = ("ptv2lib", "torch", "transformers", "accelerate", "tokenizers")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Read one record.
+
+    Raises:
+        DataError: if the file is not a record.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+        missing = [field for field in FIELDS if field not in record]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"The record {path} cannot be read: {error}") from None
+    if missing:
+        raise DataError(f"The record {path} lacks the field {missing[0]!r}.")
+    return record
+
+
+def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Every record of a folder, ordered by file name."""
+    return [read_record(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def main_score(record: dict[str, Any], split: str = "test") -> float:
+    """The task's own metric on a split: the first one of the record."""
+    return next(iter(record["metrics"][split].values()))
+
+
+def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[dict[str, Any]]:
+    """One row for each task, method and name: mean and sample standard deviation of the main metric over the seeds."""
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for record in records:
+        groups[record["task"], record["method"], record["name"] or ""].append(record)
+    rows = []
+    for (task, method, name), runs in sorted(groups.items()):
+        scores = [main_score(run, split) for run in runs]
+        rows.append(
+            {
+                "task": task,
+                "method": method,
+                "name": name,
+                "mean": statistics.mean(scores),
+                "deviation": spread(scores),
+                "seeds": len(scores),
+                "trainable_parameters": runs[0]["trainable_parameters"],
+                "seconds": statistics.mean(run["seconds"] for run in runs),
+            }
+        )
+    return rows
+
+
+def spread(scores: Sequence[float]) -> float | None:
+    """Sample standard deviation; None for a single score, which has no spread."""
+    return statistics.stdev(scores) if len(scores) > 1 else None

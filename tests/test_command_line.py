@@ -1,0 +1,89 @@
+"""`python -m ptv2lib`: one JSON object, one sentence, and exit codes that can be relied on."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from test_tasks import SENTENCES, folder
+
+from ptv2lib.__main__ import main
+
+
+@pytest.fixture
+def data(tmp_path):
+    return str(folder(tmp_path / "data", train=SENTENCES, validation=SENTENCES[:8]))
+
+
+def arguments(data, out, *more, method="pt2", task="sst2"):
+    return [
+        "run",
+        "--task",
+        task,
+        "--method",
+        method,
+        "--backbone",
+        "tiny",
+        "--dataset",
+        data,
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+def test_the_last_line_is_the_result(data, tmp_path, capsys):
+    assert main(arguments(data, tmp_path / "o", "--set", "epochs=1", "--set", "prompt_length=3", "--seed", "4")) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(result) == [
+        "task",
+        "method",
+        "backbone",
+        "seed",
+        "metrics",
+        "majority",
+        "trainable_parameters",
+        "seconds",
+        "record",
+    ]
+    assert result["seed"] == 4 and set(result["metrics"]) == {"validation", "test"}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"record.json", "log.jsonl", "prompt", "run.json"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"task": "sst3"}, 1, "did you mean 'sst2'"),
+        ({"method": "pt-2"}, 1, "did you mean 'pt2'"),
+        ({"more": ["--backbone", "minlm"]}, 1, "did you mean 'minilm'"),
+        ({"more": ["--set", "epoch=3"]}, 2, "did you mean 'epochs'"),
+        ({"more": ["--set", "epochs"]}, 2, "KEY=VALUE"),
+        ({"more": ["--set", "epochs=many"]}, 1, "epochs=many must be a whole number"),
+        ({"more": ["--set", "learning_rate=fast"]}, 2, "wrong kind"),
+        ({"more": ["--train-limit", "0"]}, 1, "at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(change, code, words, data, tmp_path, capsys):
+    more = change.pop("more", [])
+    assert main([*arguments(data, tmp_path / "o", **change), *more]) == code
+    written = capsys.readouterr()
+    assert written.out == "" and len(written.err.splitlines()) == 1 and words in written.err
+
+
+def test_wrong_usage_is_exit_2():
+    for command in (["run"], ["nothing"], []):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["tasks", "methods", "backbones"])
+def test_listings(command, capsys):
+    assert main([command]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
+def test_no_traceback_reaches_the_terminal(tmp_path):
+    command = [sys.executable, "-m", "ptv2lib", *arguments(str(tmp_path / "missing"), tmp_path / "o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr

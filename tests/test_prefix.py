@@ -1,0 +1,102 @@
+"""Layer choice, reparameterization, dropout and initialization of deep prompts."""
+
+import pytest
+import torch
+from conftest import build, padded
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptv2lib.attention import Shape, attach, keys_and_values
+from ptv2lib.errors import BadOption
+from ptv2lib.prefix import PrefixEncoder, choose_layers
+
+SHAPE = Shape(layers=3, key_value_heads=4, head_size=6)
+
+
+@given(st.integers(1, 30).flatmap(lambda depth: st.tuples(st.just(depth), st.sets(st.integers(1, depth), min_size=1))))
+def test_layer_choices_read_alike(case):
+    depth, chosen = case
+    wanted = tuple(number - 1 for number in sorted(chosen))
+    assert choose_layers(sorted(chosen), depth) == wanted
+    assert choose_layers(",".join(map(str, chosen)), depth) == wanted
+    low, high = min(chosen), max(chosen)
+    assert choose_layers(f"{low}-{high}", depth) == tuple(range(low - 1, high))
+    assert choose_layers("all", depth) == tuple(range(depth))
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ("9-13", "asks for layer 13"),
+        ([0], "asks for layer 0"),
+        ([], "at least one"),
+        ([2, 2], "each once"),
+        ("top", "cannot be read"),
+        ("5-3", "at least one"),
+    ],
+)
+def test_bad_layer_choices_are_named(choice, words):
+    with pytest.raises(BadOption, match=words):
+        choose_layers(choice, 12)
+
+
+@given(
+    length=st.integers(1, 40),
+    layers=st.sets(st.integers(0, 2), min_size=1),
+    heads=st.integers(1, 5),
+    size=st.integers(1, 9),
+)
+def test_parameters_equal_the_formula(length, layers, heads, size):
+    prefix = PrefixEncoder(Shape(3, heads, size), length, tuple(sorted(layers)))
+    assert sum(p.numel() for p in prefix.parameters()) == 2 * len(layers) * heads * size * length
+    assert prefix(7).shape == (len(layers), 2, heads, length, size)
+
+
+def test_folding_changes_no_number():
+    prefix = PrefixEncoder(SHAPE, 5, (0, 2), "mlp", hidden=8)
+    before = prefix.folded().detach().clone()
+    prefix.fold()
+    assert torch.equal(prefix.folded(), before)
+    assert [name for name, _ in prefix.named_parameters()] == ["keys_values"]
+
+
+def test_the_start_is_narrow():
+    spread = PrefixEncoder(Shape(12, 12, 64), 50, tuple(range(12))).keys_values.std().item()
+    assert abs(spread - 0.02) < 0.0005
+
+
+def test_dropout_draws_one_mask_a_step_or_one_an_example():
+    step = PrefixEncoder(SHAPE, 50, (0, 1), dropout=0.5)
+    assert step(4).dim() == 5
+    each = PrefixEncoder(SHAPE, 50, (0, 1), dropout=0.5, dropout_per_example=True)
+    drawn = each(4)
+    assert drawn.shape[0] == 4 and not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(each.eval()(4), each.folded())
+    encoder = build("bert")
+    attach(encoder)
+    assert each.train().encode(encoder, **padded("bert", [6, 4], 6)).shape == (2, 6, 24)
+
+
+def test_starting_from_words_copies_their_keys_and_values():
+    encoder = build("bert")
+    prefix = PrefixEncoder(attach(encoder), 4, (1, 2))
+    words = [10, 11, 12, 13, 14, 15]
+    prefix.start_from_words(encoder, words, cls=2, sep=3)
+    seen = keys_and_values(encoder, input_ids=torch.tensor([[2, *words[:4], 3]]))
+    assert torch.equal(prefix.keys_values, seen[[1, 2], :, 0, :, 1:-1])
+
+
+def test_starting_from_words_says_what_it_lacks():
+    encoder = build("bert")
+    shape = attach(encoder)
+    with pytest.raises(BadOption, match="needs 9 pieces"):
+        PrefixEncoder(shape, 9, (0,)).start_from_words(encoder, [5, 6], 2, 3)
+    with pytest.raises(BadOption, match="excludes reparameterization"):
+        PrefixEncoder(shape, 2, (0,), "mlp").start_from_words(encoder, [5, 6], 2, 3)
+
+
+def test_a_prompt_longer_than_the_window_is_read_in_parts():
+    encoder = build("bert")  # 80 positions
+    prefix = PrefixEncoder(attach(encoder), 100, (0,))
+    prefix.start_from_words(encoder, [7 + i % 90 for i in range(100)], 2, 3)
+    assert prefix.keys_values.std() > 0.1

@@ -1,0 +1,192 @@
+"""Data sets are read right, or refused with one sentence that says where."""
+
+import json
+import random
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
+from ptv2lib.heads import IGNORED
+from ptv2lib.tasks import TASKS, load_task
+
+SENTENCES = [{"sentence": f"a fine film {i}", "label": i % 2} for i in range(40)]
+TAGGED = [{"tokens": ["Ann", "met", "Bob", "Li"], "ner_tags": [1, 0, 1, 2]} for _ in range(4)]
+
+
+def folder(path, **splits):
+    """Write splits as JSON lines."""
+    path.mkdir(exist_ok=True)
+    for split, rows in splits.items():
+        (path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_labels_as_integers_strings_and_class_labels(tmp_path):
+    numbers = load_task("sst2", dataset=folder(tmp_path / "a", train=SENTENCES, validation=SENTENCES[:6]))
+    words = [row | {"label": ["negative", "positive"][row["label"]]} for row in SENTENCES]
+    strings = load_task("sst2", dataset=folder(tmp_path / "b", train=words, validation=words[:6]))
+    (tmp_path / "c").mkdir()
+    for split, rows in (("train", words), ("validation", words[:6])):  # the file's own order of names is another one
+        names = datasets.Features(
+            {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["positive", "negative"])}
+        )
+        datasets.Dataset.from_list(rows, features=names).to_parquet(tmp_path / "c" / f"{split}.parquet")
+    named = load_task("sst2", dataset=tmp_path / "c")
+    assert numbers.rows == strings.rows == named.rows
+
+
+def test_conll04_entities_become_tags(tmp_path):
+    rows = [
+        {
+            "tokens": ["Ann", "Li", "met", "Oslo"],
+            "entities": [{"start": 0, "end": 2, "type": "Peop"}, {"start": 3, "end": 4, "type": "Loc"}],
+        }
+    ]
+    task = load_task("conll04", dataset=folder(tmp_path / "x", train=rows, validation=rows))
+    assert task.rows["train"][0]["tags"] == ["B-Peop", "I-Peop", "O", "B-Loc"]
+
+
+CASES = {
+    "no folder": (None, "does not exist"),
+    "no validation": ({"train": SENTENCES}, "no validation split"),
+    "wrong column": ({"train": [{"text": "x", "label": 0}]}, "no column 'sentence'; it has text, label"),
+    "label outside": (
+        {"train": [*SENTENCES, {"sentence": "x", "label": 7}]},
+        "row 40: the label 7 is not one of negative, positive",
+    ),
+    "no label": ({"train": [{"sentence": "x", "label": None}]}, "row 0: None is no label"),
+    "empty texts": ({"train": [{"sentence": " ", "label": 0}] * 3}, "'sentence' is empty in every row"),
+    "not text": ({"train": [{"sentence": 3, "label": 0}]}, "row 0: column 'sentence' must be text"),
+    "no rows": ({"train": []}, "has no rows"),
+    "unlabelled training": ({"train": [{"sentence": "x", "label": -1}]}, "without a label"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_classification_data(case, tmp_path):
+    splits, words = CASES[case]
+    if splits is not None:
+        folder(tmp_path / "x", **({"validation": SENTENCES} | splits if case != "no validation" else splits))
+    with pytest.raises((DataError, BadOption), match=words) as caught:
+        load_task("sst2", dataset=tmp_path / "x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"tokens": ["a", "b"], "ner_tags": [0]}, "row 4: 2 tokens, but 1 tags"),
+        ({"tokens": ["a"], "ner_tags": [9]}, "row 4: the label 9"),
+        ({"tokens": "a b", "ner_tags": [0, 0]}, "row 4: column 'tokens' must be a list"),
+    ],
+)
+def test_bad_tagging_data(row, words, tmp_path):
+    with pytest.raises(DataError, match=words):
+        load_task("wikiann", dataset=folder(tmp_path / "x", train=[*TAGGED, row], validation=TAGGED))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    folder(tmp_path / "x", validation=SENTENCES)
+    (tmp_path / "x" / "train.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read"):
+        load_task("sst2", dataset=tmp_path / "x")
+
+
+def test_single_empty_texts_are_kept(tmp_path):
+    rows = [*SENTENCES, {"sentence": "", "label": 1}]
+    assert len(load_task("sst2", dataset=folder(tmp_path / "x", train=rows, validation=rows)).rows["train"]) == 41
+
+
+def test_unknown_names_come_with_the_nearest():
+    with pytest.raises(UnknownName, match="did you mean 'sst2'"):
+        load_task("sst-2")
+    with pytest.raises(UnknownName, match="hub, miniature"):
+        load_task("sst2", source="xyz")
+
+
+def test_without_a_network_the_hub_is_one_short_sentence(monkeypatch, tmp_path):
+    import time
+
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    started = time.monotonic()
+    with pytest.raises(NoNetwork, match="did not answer"):
+        load_task("rte")
+    assert time.monotonic() - started < 10
+
+
+def labelled(rows, seed):
+    draw = random.Random(seed)
+    return [{"sentence": f"s {i}", "label": int(draw.random() < 0.3)} for i in range(rows)]
+
+
+@given(rows=st.integers(30, 400), seed=st.integers(0, 5))
+def test_selection_and_score_share_no_row(rows, seed, tmp_path_factory):
+    path = folder(
+        tmp_path_factory.mktemp("x"),
+        train=labelled(rows, seed),
+        validation=[r | {"sentence": f"v {i}"} for i, r in enumerate(labelled(20, 9))],
+    )
+    task = load_task("sst2", dataset=path)
+    split = task.split()
+    texts = [{row["sentence"] for row in part} for part in (split.train, split.validation, split.test)]
+    assert not texts[0] & texts[1] and not texts[1] & texts[2] and not texts[0] & texts[2]
+    assert len(texts[0] | texts[1]) == rows
+    share = sum(row["label"] for row in task.rows["train"]) / rows
+    assert abs(sum(row["label"] for row in split.validation) - share * len(split.validation)) <= 1
+    assert task.split().validation == split.validation
+
+
+def test_a_labelled_test_is_scored_and_the_paper_selects_otherwise(tmp_path):
+    task = load_task(
+        "sst2", dataset=folder(tmp_path / "x", train=SENTENCES, validation=SENTENCES[:8], test=SENTENCES[8:12])
+    )
+    assert task.split().test == task.rows["test"] and task.split().validation == task.rows["validation"]
+    unlabelled = [row | {"label": -1} for row in SENTENCES[:4]]
+    task = load_task("sst2", dataset=folder(tmp_path / "y", train=SENTENCES, validation=SENTENCES[:8], test=unlabelled))
+    assert task.split().test == task.rows["validation"]
+    assert task.split("paper").validation == task.rows["validation"] and task.split("paper").test is None
+    assert "paper" in task.split("paper").protocol
+
+
+def test_the_train_limit_draws_the_same_rows_every_time(tmp_path):
+    path = folder(tmp_path / "x", train=SENTENCES, validation=SENTENCES[:8])
+    first, second = (load_task("sst2", dataset=path, train_limit=5).split() for _ in range(2))
+    assert len(first.train) == 5 and first.train == second.train
+
+
+def test_words_are_labelled_at_their_first_piece(tiny):
+    family, tokenizer = TASKS["wikiann"], tiny().tokenizer
+    row = {"tokens": ["Ann", "met", "Bo"], "tags": ["B-PER", "O", "B-LOC"]}
+    encoded = family.encode(row, tokenizer, 64)
+    pieces = tokenizer.convert_ids_to_tokens(encoded.inputs["input_ids"])
+    assert pieces == ["[CLS]", "a", "##n", "##n", "m", "##e", "##t", "b", "##o", "[SEP]"]
+    x = IGNORED
+    assert encoded.labels == [x, 1, x, x, 0, x, x, 5, x, x]
+    assert not encoded.cut
+
+
+def test_a_cut_is_counted_and_lost_words_are_no_entities(tiny):
+    import numpy as np
+
+    family = TASKS["wikiann"]
+    row = {"tokens": ["Ann"] * 10, "tags": ["B-PER"] * 10}
+    encoded = family.encode(row, tiny().tokenizer, 12)
+    assert encoded.cut and len(encoded.inputs["input_ids"]) == 12
+    logits = np.zeros((12, 7))
+    logits[:, 1] = 1
+    assert family.decode(logits, encoded, row) == ["B-PER"] * 4 + ["O"] * 6
+
+
+def test_majority_lines(tmp_path):
+    task = load_task("sst2", dataset=folder(tmp_path / "x", train=[*SENTENCES, SENTENCES[1]], validation=SENTENCES[:7]))
+    assert task.family.majority(task.rows["train"], task.rows["validation"]) == {
+        "accuracy": pytest.approx(3 / 7),
+        "answer": "positive",
+    }
