@@ -1,0 +1,201 @@
+"""Numbers on a page come from records and from the paper's tables, never from the keyboard.
+
+    {result}`conll04/pt2`                      mean ± standard deviation over the seeds, in percent, of the test score
+    {result}`conll04/pt2/long:validation.f1`   of the runs named `long`, another split and metric
+    {result}`conll04/pt2:seeds`                their number; also `trainable_parameters`, `seconds` (mean), `majority`
+    {paper}`acl/table3_ner/BERT-large/CoNLL04/PT2`
+
+    ```{results-table} conll04
+    :methods: probe pt pt2 pt2/long ft
+    :paper: acl/table3_ner/BERT-large/CoNLL04
+    ```
+
+A key that names nothing is an error, and an error fails the strict build.
+"""
+
+import hashlib
+import statistics
+import tomllib
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from ptv2lib.records import read_records, spread
+
+RECORDS = "book/_data/results"
+PAPER = "book/_data/paper.toml"
+METHODS = {
+    "probe": "head only",
+    "pt": "prompt tuning",
+    "pt2": "P-tuning v2",
+    "ft": "fine-tuning",
+}
+PAPER_COLUMN = {"ft": "FT", "pt": "PT", "pt2": "PT2"}
+VERSIONS = {"acl": "as printed at ACL 2022", "arxiv1": "as printed in the first preprint"}
+NONE = "–"
+
+
+def select(records: list[dict], key: str) -> list[dict]:
+    """The runs of `task/method` or `task/method/name`, one a seed. Without a name: those that have none."""
+    task, _, rest = key.partition("/")
+    method, _, name = rest.partition("/")
+    found = [r for r in records if (r["task"], r["method"], r["name"] or "") == (task, method, name)]
+    if not found:
+        known = sorted({"/".join(filter(None, (r["task"], r["method"], r["name"]))) for r in records})
+        raise KeyError(f"no record of {key} (there: {', '.join(known) or 'none'})")
+    if len({record["seed"] for record in found}) < len(found):
+        raise KeyError(f"two records of {key} have the same seed: give one of them a name")
+    return found
+
+
+def scores(runs: list[dict], split: str, metric: str) -> list[float]:
+    """One score a seed; without a metric the task's own, which is the first."""
+    tables = [run["metrics"].get(split) or {} for run in runs]
+    metric = metric or next(iter(tables[0]), "")
+    if not all(metric in table for table in tables):
+        known = ", ".join(tables[0]) or "none"
+        raise KeyError(f"{runs[0]['task']}/{runs[0]['method']} has no {metric or 'score'} on {split} (there: {known})")
+    return [table[metric] for table in tables]
+
+
+def percent(values: list[float]) -> str:
+    """`77.0 ± 0.9`: mean and sample standard deviation, which one value has not."""
+    mean, deviation = f"{100 * statistics.mean(values):.1f}", spread(values)
+    return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+
+
+def result(records: list[dict], text: str) -> tuple[str, str]:
+    """What `{result}` prints, and where it comes from."""
+    key, _, field = text.partition(":")
+    runs = select(records, key)
+    if field == "seeds":
+        shown = str(len(runs))
+    elif field == "trainable_parameters":
+        shown = f"{runs[0]['trainable_parameters']:,}"
+    elif field == "seconds":
+        shown = f"{statistics.mean(run['seconds'] for run in runs):,.0f}"
+    elif field == "majority":
+        shown = percent([majority(runs[0])])
+    else:
+        split, _, metric = field.partition(".")
+        shown = percent(scores(runs, split or "test", metric))
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    return shown, f"{runs[0]['backbone']}, {runs[0]['task']}, {runs[0]['method']}, seeds {seeds}"
+
+
+def majority(run: dict, metric: str = "") -> float:
+    """The score of the most frequent answer."""
+    return run["majority"][metric or next(iter(run["majority"]))]
+
+
+def paper(tables: dict, text: str) -> tuple[str, str]:
+    """What `{paper}` prints (version/table/row/…/column, then EM or F1), and the version that prints it."""
+    value, columns, seen = tables, tables["columns"], []
+    for part in text.split("/"):
+        seen.append(part)
+        if isinstance(value, dict):
+            columns = value.get("columns", columns)
+            names = [name for name in value if name not in ("columns", "pair")]
+        else:
+            names = columns[: len(value)] if isinstance(value, list) else []
+        if part not in names:
+            raise KeyError(f"the paper's tables have no {'/'.join(seen)} (there: {', '.join(names) or 'one number'})")
+        if isinstance(value, dict):
+            value = value[part]
+        else:
+            value, columns = value[names.index(part)], tables["pair"]
+    if isinstance(value, dict | list):
+        raise KeyError(f"{text} is more than one number of the paper")
+    return str(value), VERSIONS.get(seen[0], "as printed")
+
+
+def paper_or_none(tables: dict, row: str, method: str) -> str:
+    """The paper's number for a method, a dash for a method that the paper has not."""
+    return paper(tables, f"{row}/{PAPER_COLUMN[method]}")[0] if method in PAPER_COLUMN else NONE
+
+
+def table(records: list[dict], task: str, options: dict, tables: dict) -> list[list[str]]:
+    """The cells of `{results-table}`, its head first."""
+    known = {record["method"] for record in records if record["task"] == task and not record["name"]}
+    chosen = options.get("methods", " ".join(filter(known.__contains__, METHODS))).split()
+    groups = [select(records, f"{task}/{method}") for method in chosen]
+    if not groups:
+        raise KeyError(f"no record of {task}")
+    row, split = options.get("paper"), options.get("split", "test")
+    metric = options.get("metric") or next(iter(groups[0][0]["metrics"][split]))
+    cells = [["Method", f"{metric}, {split} (%)", "Seeds", "Trainable parameters"]]
+    for runs in groups:
+        method, name = runs[0]["method"], runs[0]["name"]
+        label = f"{METHODS[method]}, {name}" if name else METHODS[method]
+        trained = f"{runs[0]['trainable_parameters']:,}"
+        cells.append([label, percent(scores(runs, split, metric)), str(len(runs)), trained])
+    if metric in groups[0][0]["majority"]:
+        cells.append(["the most frequent answer", percent([majority(groups[0][0], metric)]), NONE, NONE])
+    if row:
+        printed = [paper_or_none(tables, row, runs[0]["method"]) for runs in groups]
+        printed = [f"Paper, {row.split('/')[2]} (%)", *printed, NONE]
+        cells = [[*line, last] for line, last in zip(cells, printed, strict=False)]
+    return cells
+
+
+def read_paper(root: Path) -> dict:
+    """The paper's tables."""
+    return tomllib.loads((root / PAPER).read_text(encoding="utf-8"))
+
+
+class NumberRole(SphinxRole):
+    """A role that prints one number with its origin, or an error."""
+
+    def __init__(self, read, look_up):
+        super().__init__()
+        self.read, self.look_up = read, look_up
+
+    def run(self):
+        try:
+            shown, origin = self.look_up(self.read(Path(self.env.srcdir)), self.text)
+        except KeyError as error:
+            message = self.inliner.reporter.error(error.args[0], line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+        return [nodes.abbreviation(self.rawtext, shown, explanation=origin)], []
+
+
+class ResultsTable(SphinxDirective):
+    """One row a method: score, number of seeds, trainable parameters, and the paper's number if asked for."""
+
+    required_arguments = 1
+    option_spec = dict.fromkeys(("methods", "metric", "split", "paper"), directives.unchanged_required)
+
+    def run(self):
+        root = Path(self.env.srcdir)
+        try:
+            cells = table(read_records(root / RECORDS), self.arguments[0], self.options, read_paper(root))
+        except KeyError as error:
+            return [self.state.document.reporter.error(error.args[0], line=self.lineno)]
+        group = nodes.tgroup(cols=len(cells[0]))
+        group += [nodes.colspec(colwidth=1) for _ in cells[0]]
+        group += [nodes.thead("", line(cells[0])), nodes.tbody("", *map(line, cells[1:]))]
+        return [nodes.table("", group, classes=["results"])]
+
+
+def line(cells: list[str]) -> nodes.row:
+    """One row of a docutils table."""
+    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in cells))
+
+
+def note_sources(app, config):
+    """Read every page anew when a record or a number of the paper has changed, come or gone."""
+    root = Path(app.srcdir)
+    sources = [*sorted((root / RECORDS).glob("*.json")), root / PAPER]
+    text = "".join(f"{path.name} {path.read_text(encoding='utf-8')}" for path in sources)
+    config.results_sha256 = hashlib.sha256(text.encode()).hexdigest()
+
+
+def setup(app):
+    app.add_config_value("results_sha256", "", "env")
+    app.connect("config-inited", note_sources)
+    app.add_role("result", NumberRole(lambda root: read_records(root / RECORDS), result))
+    app.add_role("paper", NumberRole(read_paper, paper))
+    app.add_directive("results-table", ResultsTable)
+    return {"parallel_read_safe": True}

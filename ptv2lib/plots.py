@@ -1,0 +1,78 @@
+"""The figures and tables that several chapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HATCHES = {"probe": "", "pt": "//", "pt2": "xx", "ft": ".."}
+
+
+def scores_table(runs: Mapping[str, Any], metric: str) -> str:
+    """One line a method: validation score, test score, trainable parameters; the majority line last.
+
+    Args:
+        runs: method to what `train` gave.
+        metric: the score to show.
+    """
+    lines = [f"{'method':8} {'validation':>10} {'test':>8} {'trainable':>12} {'seconds':>8}"]
+    for method, run in runs.items():
+        scores = [run.metrics[split][metric] for split in ("validation", "test")]
+        lines.append(
+            f"{method:8} {scores[0]:>10.3f} {scores[1]:>8.3f} {run.trainable_parameters:>12,} {run.seconds:>8.1f}"
+        )
+    first = next(iter(runs.values()))
+    lines.append(f"majority {'':>10} {first.majority[metric]:>8.3f}   (always {first.majority['answer']!r})")
+    return "\n".join(lines)
+
+
+def score_bars(results: Mapping[str, Mapping[str, float]], lines: Mapping[str, float], metric: str) -> None:
+    """Bars of one score, a group a task, a bar a method, and each task's majority line.
+
+    Args:
+        results: task to method to score.
+        lines: task to the majority score.
+        metric: name of the score, for the axis.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    methods = list(next(iter(results.values())))
+    width = 0.8 / len(methods)
+    for place, task in enumerate(results):
+        left = place - 0.4
+        for number, method in enumerate(methods):
+            bar = axes.bar(
+                left + (number + 0.5) * width,
+                results[task][method],
+                width,
+                color=f"C{number}",
+                alpha=0.75,
+                edgecolor="black",
+                hatch=HATCHES.get(method, ""),
+                label=method if place == 0 else None,
+            )
+            axes.bar_label(bar, fmt="%.2f", fontsize=8)
+        axes.hlines(
+            lines[task], left, left + 0.8, colors="black", linestyles="dashed", label="majority" if place == 0 else None
+        )
+    axes.set_xticks(range(len(results)), list(results))
+    axes.set_ylabel(metric)
+    axes.set_ylim(0, 1.08)
+    axes.legend(ncols=len(methods) + 1, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=8)
+    figure.tight_layout()
+    plt.show()
+
+
+def recorded_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each row of `records.summarize`: mean and spread over the seeds."""
+    if not rows:
+        return "No records of this task are here."
+    lines = [f"{'method':8} {'setting':28} {'test':>16} {'seeds':>6} {'trainable':>12}"]
+    for row in rows:
+        spread = "" if row["deviation"] is None else f" ± {row['deviation']:.3f}"
+        score = f"{row['mean']:.3f}{spread}"
+        lines.append(
+            f"{row['method']:8} {row['name']:28} {score:>16} {row['seeds']:>6} {row['trainable_parameters']:>12,}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""The roles and the table that print numbers."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sphinx", reason="the book's packages are not part of this environment")
+results = pytest.importorskip("results")
+
+ROOT = Path(__file__).parent.parent
+
+
+def record(method: str, seed: int, score: float, name: str | None = None) -> dict:
+    metrics = {"validation": {"f1": 0.5}, "test": {"f1": score}}
+    return {
+        "name": name, "task": "conll04", "method": method, "backbone": "minilm", "seed": seed, "metrics": metrics,
+        "majority": {"f1": 0.25}, "trainable_parameters": 1234, "seconds": 10.0 + seed,
+    }  # fmt: skip
+
+
+RECORDS = [record("pt2", seed, score) for seed, score in enumerate((0.70, 0.72, 0.74))]
+RECORDS += [record("probe", 0, 0.4), record("pt2", 0, 0.8, "long")]
+TABLES = results.read_paper(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("conll04/pt2", "72.0 ± 2.0"),
+        ("conll04/pt2/long", "80.0"),
+        ("conll04/pt2:validation.f1", "50.0 ± 0.0"),
+        ("conll04/pt2:seeds", "3"),
+        ("conll04/pt2:trainable_parameters", "1,234"),
+        ("conll04/pt2:seconds", "11"),
+        ("conll04/pt2:majority", "25.0"),
+    ],
+)
+def test_result(text, shown):
+    assert results.result(RECORDS, text)[0] == shown
+
+
+@pytest.mark.parametrize("text", ["conll04", "conll04/ft", "rte/pt2", "conll04/pt2:test.accuracy", "conll04/pt2/short"])
+def test_unknown_result(text):
+    with pytest.raises(KeyError):
+        results.result(RECORDS, text)
+
+
+def test_one_seed_twice():
+    with pytest.raises(KeyError, match="same seed"):
+        results.result([*RECORDS, record("probe", 0, 0.5)], "conll04/probe")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("acl/table3_ner/BERT-large/CoNLL04/PT2", "84.5"),
+        ("arxiv1/table5/RTE/verbalizer", "86.6"),
+        ("acl/table3_qa/BERT-large/SQuAD1.1/PT2/F1", "86.0"),
+    ],
+)
+def test_paper(text, shown):
+    assert results.paper(TABLES, text)[0] == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["acl/table2/BERT-large/RTE", "acl/table2/BERT-large/RTE/MPT2", "acl/table2/BERT-large/RTE/PT2/F1", "acl/none"]
+    + ["acl/table3_qa/BERT-large/SQuAD1.1/PT2", "arxiv1/table5/RTE/PT2", "columns"],
+)
+def test_unknown_number_of_the_paper(text):
+    with pytest.raises(KeyError):
+        results.paper(TABLES, text)
+
+
+def test_table():
+    options = {"methods": "probe pt2 pt2/long", "paper": "acl/table3_ner/BERT-large/CoNLL04"}
+    assert results.table(RECORDS, "conll04", options, TABLES) == [
+        ["Method", "f1, test (%)", "Seeds", "Trainable parameters", "Paper, BERT-large (%)"],
+        ["head only", "40.0", "1", "1,234", "–"],
+        ["P-tuning v2", "72.0 ± 2.0", "3", "1,234", "84.5"],
+        ["P-tuning v2, long", "80.0", "1", "1,234", "84.5"],
+        ["the most frequent answer", "25.0", "–", "–", "–"],
+    ]
