@@ -1,20 +1,28 @@
 """Makes the records behind the book's results on real data; run it again and it goes on where it stopped.
 
-    PTV2_DATA=/folder/of/data/sets python book/measure.py [NAME ...]
+    PTV2_DATA=/folder/of/data/sets python book/measure.py [PLAN ...]
 
-`PTV2_DATA` holds one folder a data set (`conll04/train.parquet`, …). Without names every plan is run. A record that exists
-is not made again; a run that was cut off is repeated whole. Each record lands in `book/_data/results/`.
+`PTV2_DATA` holds one folder a data set (`conll04/train.parquet`, …). Without names every plan is run, in order. A record that
+exists is not made again; a run that was cut off is repeated whole. Each record lands in `book/_data/results/`. Several copies
+may run side by side: a run that another copy is busy with is left to it. One thread a copy is the fastest on few cores.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from ptv2lib.errors import DataError
+from ptv2lib.records import main_score, read_record
 
 RESULTS = Path(__file__).parent / "_data" / "results"
 
@@ -30,51 +38,128 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     train_limit: int | None = None
 
+    def record(self, seed: int) -> Path:
+        """Where the record of one seed belongs."""
+        return RESULTS / f"{self.task}-{self.method}-{self.name}-seed{seed}.json"
 
-# The first, third and last but one row of the prototype's table.
-ANCHORS = [
-    Plan("conll04", "pt2", "anchor", "prompt_length=128 learning_rate=5e-2 epochs=40 backbone_dropout=0.1"),
-    Plan("conll04", "ft", "anchor", "learning_rate=1e-4 epochs=15 backbone_dropout=0.1"),
-    Plan("conll04", "pt", "anchor", "prompt_length=64 learning_rate=2e-2 epochs=25 backbone_dropout=0.1"),
-    Plan("conll04", "probe", "anchor", "learning_rate=1e-2 epochs=20"),
-]
+    def selection(self) -> float:
+        """The mean score by which settings are chosen: of the selection split, never of the test."""
+        return statistics.mean(main_score(read_record(self.record(seed)), "validation") for seed in self.seeds)
 
-# What does dropout inside the frozen encoder buy? The rate is chosen on one seed's selection score first.
-DROPOUT_RATES = [
-    Plan(
-        "conll04",
-        "pt2",
-        f"dropout{dropout}-epochs{epochs}-rate{rate}",
-        f"prompt_length=128 learning_rate={rate} epochs={epochs} backbone_dropout={dropout}",
-        seeds=(0,),
-    )
-    for dropout in (0.0, 0.1)
-    for epochs in (20, 40)
-    for rate in ("2e-2", "5e-2", "1e-1")
-]
 
-CLASSIFICATION = [Plan("rte", method, "epochs8", "epochs=8") for method in ("probe", "pt", "pt2", "ft")] + [
-    Plan("sst2", method, "rows10000", "epochs=3", train_limit=10000) for method in ("probe", "pt", "pt2", "ft")
-]
+def anchors() -> list[Plan]:
+    """The settings of a first prototype, which the library must reach."""
+    return [
+        Plan("conll04", "pt2", "anchor", "prompt_length=128 learning_rate=5e-2 epochs=40 backbone_dropout=0.1"),
+        Plan("conll04", "ft", "anchor", "learning_rate=1e-4 epochs=15 backbone_dropout=0.1"),
+        Plan("conll04", "pt", "anchor", "prompt_length=64 learning_rate=2e-2 epochs=25 backbone_dropout=0.1"),
+        Plan("conll04", "probe", "anchor", "learning_rate=1e-2 epochs=20"),
+    ]
 
-PLANS = {"anchors": ANCHORS, "classification": CLASSIFICATION, "dropout_rates": DROPOUT_RATES}
+
+DROPOUT_CELLS = [(dropout, epochs) for dropout in (0.0, 0.1) for epochs in (20, 40)]
+
+
+def dropout_rates() -> list[Plan]:
+    """The first half of the search: learning rates with and without dropout inside the frozen encoder."""
+    return [
+        Plan(
+            "conll04",
+            "pt2",
+            f"search-dropout{dropout}-epochs{epochs}-rate{rate}",
+            f"prompt_length=128 learning_rate={rate} epochs={epochs} backbone_dropout={dropout}",
+            seeds=(0,),
+        )
+        for dropout, epochs in DROPOUT_CELLS
+        for rate in ("2e-2", "5e-2", "1e-1")
+    ]
+
+
+def dropout() -> list[Plan]:
+    """Each of the four cells with its best rate, three seeds."""
+    return [
+        replace(max(cell, key=Plan.selection), seeds=(0, 1, 2))
+        for dropout, epochs in DROPOUT_CELLS
+        if (cell := [plan for plan in dropout_rates() if f"dropout{dropout}-epochs{epochs}-" in plan.name])
+    ]
+
+
+def variants() -> list[Plan]:
+    """The second half of the search: everything else, twenty epochs each."""
+    tried = {
+        "length32": "prompt_length=32 learning_rate=5e-2",
+        "length64": "prompt_length=64 learning_rate=5e-2",
+        "length64-rate1e-1": "prompt_length=64 learning_rate=1e-1",
+        "activations-rate1e-2": "prompt_length=64 learning_rate=1e-2 init=activations",
+        "activations-rate3e-2": "prompt_length=64 learning_rate=3e-2 init=activations",
+        "mlp-rate1e-3": "prompt_length=64 learning_rate=1e-3 reparameterization=mlp",
+        "mlp-rate5e-3": "prompt_length=64 learning_rate=5e-3 reparameterization=mlp",
+        "prefixdropout": "prompt_length=128 learning_rate=5e-2 prefix_dropout=0.1 backbone_dropout=0",
+        "headdropout0.3": "prompt_length=128 learning_rate=5e-2 head_dropout=0.3 backbone_dropout=0",
+        "decay": "prompt_length=128 learning_rate=5e-2 weight_decay=0.1 backbone_dropout=0",
+        "shift": "prompt_length=128 learning_rate=5e-2 position_offset=shift",
+        "batch8": "prompt_length=128 learning_rate=5e-2 batch_size=8",
+    }
+    return [Plan("conll04", "pt2", f"search-{name}", f"epochs=20 {text}", seeds=(0,)) for name, text in tried.items()]
+
+
+def finalists() -> list[Plan]:
+    """The two best of the search on the selection split, three seeds."""
+    best = sorted([*dropout_rates(), *variants()], key=Plan.selection, reverse=True)[:2]
+    return [replace(plan, seeds=(0, 1, 2)) for plan in best]
+
+
+def sentence_rates() -> list[Plan]:
+    """Learning rates for prompts on sentences, chosen on a small part of SST-2."""
+    return [
+        Plan("sst2", method, f"search-rate{rate}", f"epochs=3 learning_rate={rate}", seeds=(0,), train_limit=2500)
+        for method in ("pt2", "pt")
+        for rate in ("5e-3", "1e-2", "3e-2")
+    ]
+
+
+def classification() -> list[Plan]:
+    """Every method on SST-2 and RTE."""
+    methods = ("probe", "pt2", "ft", "pt")
+    return [Plan("sst2", method, "rows10000", "epochs=3", train_limit=10000) for method in methods] + [
+        Plan("rte", method, "epochs8", "epochs=8") for method in methods
+    ]
+
+
+PLANS: dict[str, Callable[[], list[Plan]]] = {
+    plans.__name__: plans
+    for plans in (anchors, sentence_rates, classification, dropout_rates, dropout, variants, finalists)
+}
+
+
+@contextlib.contextmanager
+def claimed(target: Path) -> Iterator[bool]:
+    """Whether this copy may make `target`; the claim ends with the process, however it ends."""
+    with open(Path(tempfile.gettempdir()) / f"{target.stem}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield not target.is_file()
 
 
 def run(plan: Plan, seed: int, data: Path) -> None:
-    """Make one record, unless it is there."""
-    target = RESULTS / f"{plan.task}-{plan.method}-{plan.name}-seed{seed}.json"
-    if target.is_file():
-        return
-    print(f"{target.stem} …", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ptv2lib", "run", "--task", plan.task, "--method", plan.method]
-        command += ["--dataset", str(data / plan.task), "--name", plan.name, "--seed", str(seed), "--out", folder]
-        command += [part for setting in plan.settings.split() for part in ("--set", setting)]
-        if plan.train_limit:
-            command += ["--train-limit", str(plan.train_limit)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(folder) / "record.json", target)
+    """Make one record, unless it is there or another copy is busy with it."""
+    target = plan.record(seed)
+    with claimed(target) as mine:
+        if not mine:
+            return
+        print(f"{target.stem} …", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "ptv2lib", "run", "--task", plan.task, "--method", plan.method]
+            command += ["--dataset", str(data / plan.task), "--name", plan.name, "--seed", str(seed), "--out", folder]
+            command += [part for setting in plan.settings.split() for part in ("--set", setting)]
+            if plan.train_limit:
+                command += ["--train-limit", str(plan.train_limit)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(folder) / "record.json", target)
 
 
 def main() -> None:
@@ -82,11 +167,17 @@ def main() -> None:
     if "PTV2_DATA" not in os.environ:
         sys.exit("Set PTV2_DATA to the folder that holds the data sets.")
     data = Path(os.environ["PTV2_DATA"])
-    for name in sys.argv[1:] or PLANS:
+    names = sys.argv[1:] or list(PLANS)
+    for name in names:
         if name not in PLANS:
             sys.exit(f"There are no plans named {name!r}; known are {', '.join(PLANS)}.")
-        for seed in sorted({seed for plan in PLANS[name] for seed in plan.seeds}):
-            for plan in PLANS[name]:
+    for name in names:
+        try:
+            plans = PLANS[name]()
+        except DataError as error:
+            sys.exit(f"{name} waits for other plans: {error}")
+        for seed in sorted({seed for plan in plans for seed in plan.seeds}):
+            for plan in plans:
                 if seed in plan.seeds:
                     run(plan, seed, data)
 
