@@ -37,6 +37,7 @@ class Plan:
     settings: str
     seeds: tuple[int, ...] = (0, 1, 2)
     train_limit: int | None = None
+    miniature: bool = False
 
     def record(self, seed: int) -> Path:
         """Where the record of one seed belongs."""
@@ -110,11 +111,22 @@ def finalists() -> list[Plan]:
 
 
 def sentence_rates() -> list[Plan]:
-    """Learning rates for prompts on sentences, chosen on a small part of SST-2."""
+    """Learning rates for prompts, and what the head should read, on sentences: chosen on a small part of SST-2."""
+    tried = [(method, "cls", rate) for rate in ("1e-2", "3e-2", "5e-3") for method in ("pt2", "pt")]
+    tried += [("pt2", "mean", "1e-2"), ("pt2", "mean", "3e-2"), ("pt", "mean", "3e-2")]
+    tried += [
+        (method, pooling, rate) for method, rate in (("probe", "1e-2"), ("ft", "1e-4")) for pooling in ("cls", "mean")
+    ]
     return [
-        Plan("sst2", method, f"search-rate{rate}", f"epochs=3 learning_rate={rate}", seeds=(0,), train_limit=2500)
-        for method in ("pt2", "pt")
-        for rate in ("5e-3", "1e-2", "3e-2")
+        Plan(
+            "sst2",
+            method,
+            f"search-{pooling}-rate{rate}",
+            f"epochs=3 learning_rate={rate} pooling={pooling}",
+            seeds=(0,),
+            train_limit=2500,
+        )
+        for method, pooling, rate in tried
     ]
 
 
@@ -126,9 +138,18 @@ def classification() -> list[Plan]:
     ]
 
 
+def miniature() -> list[Plan]:
+    """Every method on the miniature suite with its default settings; fine-tuning and the probe, which bound it, first."""
+    return [
+        Plan(task, method, "miniature", "", miniature=True)
+        for method in ("probe", "ft", "pt2", "pt")
+        for task in ("sst2", "rte", "conll04", "wikiann")
+    ]
+
+
 PLANS: dict[str, Callable[[], list[Plan]]] = {
     plans.__name__: plans
-    for plans in (anchors, sentence_rates, classification, dropout_rates, dropout, variants, finalists)
+    for plans in (anchors, sentence_rates, classification, dropout_rates, dropout, variants, finalists, miniature)
 }
 
 
@@ -153,7 +174,8 @@ def run(plan: Plan, seed: int, data: Path) -> None:
         print(f"{target.stem} …", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "ptv2lib", "run", "--task", plan.task, "--method", plan.method]
-            command += ["--dataset", str(data / plan.task), "--name", plan.name, "--seed", str(seed), "--out", folder]
+            command += ["--source", "miniature"] if plan.miniature else ["--dataset", str(data / plan.task)]
+            command += ["--name", plan.name, "--seed", str(seed), "--out", folder]
             command += [part for setting in plan.settings.split() for part in ("--set", setting)]
             if plan.train_limit:
                 command += ["--train-limit", str(plan.train_limit)]

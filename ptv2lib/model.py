@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .attention import attach
 from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout
 from .errors import BadOption, PromptMismatch, unknown
-from .files import whole_folder, write_json
+from .files import whole_folder, write_json, write_whole
 from .heads import IGNORED, SequenceHead, TokenHead
 from .methods import METHODS, find_method
 from .prefix import PrefixEncoder, choose_layers
@@ -238,8 +238,6 @@ class PromptedModel(nn.Module):
         return Path(folder)
 
     def _save_into(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
         tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         raw: dict[str, Tensor] = {}
         if isinstance(self.prompt, PrefixEncoder):
@@ -248,9 +246,9 @@ class PromptedModel(nn.Module):
                 raw = self.prompt.state_dict()
         elif self.prompt is not None:
             tensors["prompt.vectors"] = self.prompt.vectors.detach()
-        _save_tensors(save_file, tensors, folder / "prompt.safetensors")
+        _save_tensors(tensors, folder / "prompt.safetensors")
         if raw:
-            _save_tensors(save_file, raw, folder / "reparameterization.safetensors")
+            _save_tensors(raw, folder / "reparameterization.safetensors")
         write_json(
             folder / "prompt.json",
             {
@@ -415,5 +413,8 @@ def _fits_memory(numbers: int, what: str) -> None:
         raise BadOption(f"{what} needs {need / 2**30:.1f} GiB to train, and {free / 2**30:.1f} GiB are free.")
 
 
-def _save_tensors(save: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
-    save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save
+
+    # Not `save_file`: it leaves the file readable by its owner alone.
+    write_whole(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,13 @@ def read_hub(source: HubSet) -> tuple[dict[str, Table], str | None]:
         datasets.config.HF_HUB_OFFLINE = was_offline
     return {
         split: _from_dataset(found[split], f"{source.hub_id} {split}") for split in SPLITS if split in found
-    }, source.revision
+    }, source.revision or commit_of([file["filename"] for file in next(iter(found.values())).cache_files])
+
+
+def commit_of(files: Sequence[str | os.PathLike]) -> str | None:
+    """The commit a loaded data set came from: its cache folder is named after it (`…/0.0.0/<commit>/name-train.arrow`)."""
+    names = (Path(file).parent.name for file in files)
+    return next((name for name in names if re.fullmatch("[0-9a-f]{40}", name)), None)
 
 
 def _read_file(path: Path) -> Table:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
 from ptv2lib.heads import IGNORED
+from ptv2lib.sources import commit_of
 from ptv2lib.tasks import TASKS, load_task
 
 SENTENCES = [{"sentence": f"a fine film {i}", "label": i % 2} for i in range(40)]
@@ -119,6 +120,13 @@ def test_without_a_network_the_hub_is_one_short_sentence(monkeypatch, tmp_path):
     with pytest.raises(NoNetwork, match="did not answer"):
         load_task("rte")
     assert time.monotonic() - started < 10
+
+
+def test_the_commit_of_an_unpinned_data_set_is_read_off_its_cache_folder():
+    commit = "0123456789abcdef" * 2 + "01234567"
+    assert commit_of([f"/cache/owner___name/default/0.0.0/{commit}/name-train.arrow"]) == commit
+    assert commit_of(["/cache/parquet/default-0123/0.0.0/abc/parquet-train.arrow"]) is None
+    assert commit_of([]) is None
 
 
 def labelled(rows, seed):
