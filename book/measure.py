@@ -112,11 +112,11 @@ def finalists() -> list[Plan]:
 
 def sentence_rates() -> list[Plan]:
     """Learning rates for prompts, and what the head should read, on sentences: chosen on a small part of SST-2."""
-    tried = [(method, "cls", rate) for rate in ("1e-2", "3e-2", "5e-3") for method in ("pt2", "pt")]
-    tried += [("pt2", "mean", "1e-2"), ("pt2", "mean", "3e-2"), ("pt", "mean", "3e-2")]
+    tried = [("pt2", "cls", "1e-2"), ("pt2", "mean", "1e-2"), ("pt2", "cls", "3e-2"), ("pt2", "mean", "3e-2")]
     tried += [
         (method, pooling, rate) for method, rate in (("probe", "1e-2"), ("ft", "1e-4")) for pooling in ("cls", "mean")
     ]
+    tried += [("pt", pooling, rate) for rate in ("1e-2", "3e-2") for pooling in ("cls", "mean")]
     return [
         Plan(
             "sst2",
@@ -138,18 +138,34 @@ def classification() -> list[Plan]:
     ]
 
 
+def _on_the_suite(methods: tuple[str, ...]) -> list[Plan]:
+    tasks = ("sst2", "rte", "wikiann", "conll04")
+    return [Plan(task, method, "miniature", "", miniature=True) for task in tasks for method in methods]
+
+
 def miniature() -> list[Plan]:
-    """Every method on the miniature suite with its default settings; fine-tuning and the probe, which bound it, first."""
-    return [
-        Plan(task, method, "miniature", "", miniature=True)
-        for method in ("probe", "ft", "pt2", "pt")
-        for task in ("sst2", "rte", "conll04", "wikiann")
-    ]
+    """The two methods that bound the miniature suite, with their default settings."""
+    return _on_the_suite(("probe", "ft"))
+
+
+def miniature_prompts() -> list[Plan]:
+    """What prompts do on the suite, with their default settings."""
+    return _on_the_suite(("pt2", "pt"))
 
 
 PLANS: dict[str, Callable[[], list[Plan]]] = {
     plans.__name__: plans
-    for plans in (anchors, sentence_rates, classification, dropout_rates, dropout, variants, finalists, miniature)
+    for plans in (
+        anchors,
+        sentence_rates,
+        classification,
+        dropout_rates,
+        dropout,
+        variants,
+        finalists,
+        miniature,
+        miniature_prompts,
+    )
 }
 
 

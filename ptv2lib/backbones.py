@@ -21,14 +21,23 @@ from .hub import require_network
 
 @dataclass(frozen=True)
 class Source:
-    """Where a named backbone comes from on the Hub; `revision` is None where no commit is known."""
+    """A named backbone: where it comes from on the Hub, and what a head reads best of it.
+
+    Attributes:
+        hub_id: `owner/name`.
+        revision: the commit; None where none is known.
+        pooling: `"cls"` as in the paper, or `"mean"` where that won on a selection split (`book/measure.py`, `sentence_rates`).
+    """
 
     hub_id: str
     revision: str | None
+    pooling: str = "cls"
 
 
 BACKBONES: dict[str, Source] = {
-    "minilm": Source("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"),
+    "minilm": Source(
+        "sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41", pooling="mean"
+    ),
     "bert-base": Source("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
     "bert-large": Source("google-bert/bert-large-uncased", "6da4b6a26a1877e173fca3225479512db81a5e5b"),
     "bert-large-cased": Source("google-bert/bert-large-cased", "a25a4b00fd23b14ba7b902af2b756931b6677ba9"),
@@ -58,6 +67,7 @@ class Backbone:
         encoder: the transformers encoder, float32, without a task head.
         tokenizer: its fast tokenizer.
         fingerprint: sha256 of architecture, weights and vocabulary, before any training.
+        pooling: what a head reads unless told otherwise.
     """
 
     name: str
@@ -65,6 +75,7 @@ class Backbone:
     encoder: nn.Module
     tokenizer: object
     fingerprint: str
+    pooling: str = "cls"
 
     @property
     def context(self) -> int:
@@ -106,7 +117,7 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
     extra = {"add_pooling_layer": pooler} if has_pooler else {}
     if pooler and not has_pooler:
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and {name!r} ({config.model_type}) has none.")
-    with _silent():
+    with silent():
         encoder, report = AutoModel.from_pretrained(
             folder,
             config=config,
@@ -124,7 +135,8 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
     spaced = {"add_prefix_space": True} if config.model_type in ("roberta", "xlm-roberta") else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **spaced)
     encoder.eval()
-    return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer))
+    pooling = BACKBONES[name].pooling if name in BACKBONES else "cls"
+    return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer), pooling)
 
 
 def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
@@ -208,8 +220,8 @@ def _from_hub(name: str, source: Source) -> Path:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """No progress bar and no report on weights that are left out on purpose; what is missing is checked here."""
+def silent() -> Iterator[None]:
+    """No progress bar of transformers, and no report on weights that are left out on purpose."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,6 +1,8 @@
 """What each method trains, and settings that train, by method and kind of task.
 
-The numbers are starting points found with the starter encoder; the command line's `--set` overrides each of them.
+The numbers are starting points. Those for narrow encoders were found with the starter encoder; those for wide ones follow the
+literature (fine-tuning: Devlin et al., 2019, A.3; deep prompts: the scripts of Liu et al., 2022) and were not measured here.
+The command line's `--set` overrides each of them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import unknown
+
+WIDE = 768  # hidden size from which an encoder counts as wide
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Method:
         tunes_backbone: whether the encoder's own weights move.
         defaults: model options and training settings, for every task.
         for_head: further defaults by the task's head, `"sequence"` or `"token"`.
-        for_task: further defaults by the task's name.
+        for_wide: further defaults for encoders with a hidden size of `WIDE` or more.
     """
 
     description: str
@@ -29,11 +33,11 @@ class Method:
     tunes_backbone: bool
     defaults: dict[str, Any]
     for_head: dict[str, dict[str, Any]] = field(default_factory=dict)
-    for_task: dict[str, dict[str, Any]] = field(default_factory=dict)
+    for_wide: dict[str, Any] = field(default_factory=dict)
 
-    def settings(self, head: str, task: str) -> dict[str, Any]:
-        """The defaults for one task, the more particular ones last."""
-        return self.defaults | self.for_head.get(head, {}) | self.for_task.get(task, {})
+    def settings(self, head: str, width: int) -> dict[str, Any]:
+        """The defaults for a task's head on an encoder of this hidden size, the more particular ones last."""
+        return self.defaults | self.for_head.get(head, {}) | (self.for_wide if width >= WIDE else {})
 
 
 METHODS: dict[str, Method] = {
@@ -43,6 +47,7 @@ METHODS: dict[str, Method] = {
         tunes_backbone=True,
         defaults={"learning_rate": 1e-4, "epochs": 8, "backbone_dropout": 0.1},
         for_head={"token": {"epochs": 15}},
+        for_wide={"learning_rate": 2e-5},
     ),
     "probe": Method(
         "head only: a linear head on the frozen encoder",
@@ -62,6 +67,7 @@ METHODS: dict[str, Method] = {
             "position_offset": "shift",
         },
         for_head={"token": {"epochs": 25, "prompt_length": 64}},
+        for_wide={"learning_rate": 1e-2},
     ),
     "pt2": Method(
         "P-tuning v2: trainable keys and values in every layer, and a linear head (Liu et al., 2022)",
@@ -75,6 +81,7 @@ METHODS: dict[str, Method] = {
             "position_offset": "none",
         },
         for_head={"token": {"learning_rate": 5e-2, "epochs": 40, "prompt_length": 128}},
+        for_wide={"learning_rate": 7e-3},
     ),
 }
 """Every method, by the name `--method` takes."""

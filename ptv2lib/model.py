@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import attach
-from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout
+from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout, silent
 from .errors import BadOption, PromptMismatch, unknown
 from .files import whole_folder, write_json, write_whole
 from .heads import IGNORED, SequenceHead, TokenHead
@@ -45,7 +45,7 @@ class ModelOptions:
         prefix_dropout_per_example: one dropout mask an example rather than one a step.
         backbone_dropout: dropout inside the encoder in training.
         head_dropout: dropout before the linear head.
-        pooling: `"cls"`, `"mean"` or `"pooler"` (tasks with one label a text).
+        pooling: `"cls"`, `"mean"` or `"pooler"` (tasks with one label a text); None for the backbone's own.
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
@@ -59,7 +59,7 @@ class ModelOptions:
     prefix_dropout_per_example: bool = False
     backbone_dropout: float | None = None
     head_dropout: float = 0.1
-    pooling: str = "cls"
+    pooling: str | None = None
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class ModelOptions:
             raise unknown("init", str(self.init), ("normal", "activations"))
         if self.position_offset not in (None, "none", "shift"):
             raise unknown("position_offset", str(self.position_offset), ("none", "shift"))
-        if self.pooling not in SequenceHead.POOLINGS:
+        if self.pooling not in (None, *SequenceHead.POOLINGS):
             raise unknown("pooling", str(self.pooling), SequenceHead.POOLINGS)
         for name in ("prefix_dropout", "backbone_dropout", "head_dropout"):
             value = getattr(self, name)
@@ -231,7 +231,7 @@ class PromptedModel(nn.Module):
         Raises:
             OutputError: if the folder cannot be written.
         """
-        with whole_folder(folder) as staging:
+        with whole_folder(folder) as staging, silent():
             self.backbone.save_pretrained(staging / "backbone")
             self.tokenizer.save_pretrained(staging / "backbone")
             self._save_into(staging)
@@ -292,11 +292,13 @@ def build_model(
     for option in options:
         if option not in known:
             raise unknown("option", option, known)
-    filled = fill(ModelOptions(**options), chosen.settings(family.head, family.name))
-    if chosen.prompt != "deep" and filled.init != "normal":
-        raise BadOption(f"init={filled.init!r} belongs to deep prompts, and {method!r} has none.")
+    given = ModelOptions(**options)
+    if chosen.prompt != "deep" and given.init != "normal":
+        raise BadOption(f"init={given.init!r} belongs to deep prompts, and {method!r} has none.")
     if isinstance(backbone, str):
-        backbone = load_backbone(backbone, pooler=filled.pooling == "pooler")
+        backbone = load_backbone(backbone, pooler=given.pooling == "pooler")
+    defaults = chosen.settings(family.head, backbone.encoder.config.hidden_size)
+    filled = fill(given, defaults | {"pooling": backbone.pooling})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PromptedModel(family, backbone, method, filled)

@@ -65,14 +65,16 @@ def score_bars(results: Mapping[str, Mapping[str, float]], lines: Mapping[str, f
 
 
 def recorded_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each row of `records.summarize`: mean and spread over the seeds."""
+    """One line for each row of `records.summarize`: mean and spread over the seeds, the rows' standard error, the majority."""
     if not rows:
-        return "No records of this task are here."
-    lines = [f"{'method':8} {'setting':28} {'test':>16} {'seeds':>6} {'trainable':>12}"]
+        return "No records of this task are here; the book's repository has them in book/_data/results."
+    head = f"{'method':8} {'setting':12} {'test, spread':>15} {'row error':>10} {'majority':>9} {'seeds':>6} {'trainable':>12}"
+    lines = [head]
     for row in rows:
-        spread = "" if row["deviation"] is None else f" ± {row['deviation']:.3f}"
-        score = f"{row['mean']:.3f}{spread}"
+        score = f"{row['mean']:.3f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.3f}")
+        error = "-" if row["standard_error"] is None else f"{row['standard_error']:.3f}"
         lines.append(
-            f"{row['method']:8} {row['name']:28} {score:>16} {row['seeds']:>6} {row['trainable_parameters']:>12,}"
+            f"{row['method']:8} {row['name']:12} {score:>15} {error:>10} {row['majority']:>9.3f} {row['seeds']:>6}"
+            f" {row['trainable_parameters']:>12,}"
         )
     return "\n".join(lines)

@@ -88,7 +88,11 @@ def main_score(record: dict[str, Any], split: str = "test") -> float:
 
 
 def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[dict[str, Any]]:
-    """One row for each task, method and name: mean and sample standard deviation of the main metric over the seeds."""
+    """One row for each task, method and name: mean and sample standard deviation of the main metric over the seeds.
+
+    Beside them stand the majority line and the standard error that the number of scored rows alone brings (None for span
+    scores, which have no simple one).
+    """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for record in records:
         groups[record["task"], record["method"], record["name"] or ""].append(record)
@@ -103,6 +107,8 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
                 "mean": statistics.mean(scores),
                 "deviation": spread(scores),
                 "seeds": len(scores),
+                "standard_error": runs[0]["standard_error"],
+                "majority": next(iter(runs[0]["majority"].values())),
                 "trainable_parameters": runs[0]["trainable_parameters"],
                 "seconds": statistics.mean(run["seconds"] for run in runs),
             }

@@ -164,7 +164,8 @@ def train(
 
     if model.family.name != task.name:
         raise BadOption(f"The model was built for {model.family.name!r} and the data set is {task.name!r}.")
-    config = fill(config or TrainingConfig(), METHODS[model.method].settings(model.family.head, task.name))
+    defaults = METHODS[model.method].settings(model.family.head, model.backbone.config.hidden_size)
+    config = fill(config or TrainingConfig(), defaults)
     model.max_length = min(config.max_length or model.family.max_length, model.room)
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
     folder = None if output_dir is None else _claim(output_dir, _identity(model, task, settings, name))

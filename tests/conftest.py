@@ -1,4 +1,9 @@
-"""Tiny random encoders of every family, built from their configs: nothing is downloaded."""
+"""Tiny random encoders of every family, built from their configs: nothing is downloaded. And the built site."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,3 +54,15 @@ def tiny():
     from ptv2lib.backbones import load_backbone
 
     return lambda: load_backbone("tiny")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The folder of the site's HTML files, built from the stored outputs; any warning fails the build."""
+    root = Path(__file__).parent.parent
+    folder = tmp_path_factory.mktemp("site")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", root, "--toc", root / "book/_toc.yml"]
+    command += ["--path-output", folder, "-W", "-n", "--keep-going"]
+    run = subprocess.run(command, env=os.environ | {"EXECUTE": "off"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-4000:]
+    return folder / "_build/html"

@@ -1,8 +1,5 @@
 """The site, built strictly from the stored outputs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,17 +11,6 @@ ROOT = Path(__file__).parent.parent
 TOC = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 pytestmark = pytest.mark.site
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The folder of HTML files; building it fails on any warning."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--toc", ROOT / "book/_toc.yml"]
-    command += ["--path-output", folder, "-W", "-n", "--keep-going"]
-    run = subprocess.run(command, env=os.environ | {"EXECUTE": "off"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-4000:]
-    return folder / "_build/html"
 
 
 @pytest.fixture(scope="module")
