@@ -50,7 +50,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 outputs: $(READY)  ## run every notebook and store its outputs in it
-	PTV2_PROFILE=cpu $(BIN)/python -m pytest -p no:cacheprovider --nbmake --nbmake-timeout=600 --overwrite $(NOTEBOOKS)
+	PTV2_PROFILE=cpu $(BIN)/python -m pytest -p no:cacheprovider --nbmake --nbmake-timeout=600 --durations=0 --overwrite $(NOTEBOOKS)
 	$(BIN)/python book/_ext/notebook_outputs.py $(NOTEBOOKS)
 
 # The stages of the tests, cheapest first; make stops at the first that fails.

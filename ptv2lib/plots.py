@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from .records import summarize
 
 HATCHES = {"probe": "", "pt": "//", "pt2": "xx", "ft": ".."}
 
@@ -64,12 +66,19 @@ def score_bars(results: Mapping[str, Mapping[str, float]], lines: Mapping[str, f
     plt.show()
 
 
-def recorded_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each row of `records.summarize`: mean and spread over the seeds, the rows' standard error, the majority."""
-    if not rows:
-        return "No records of this task are here; the book's repository has them in book/_data/results."
-    head = f"{'method':8} {'setting':12} {'test, spread':>15} {'row error':>10} {'majority':>9} {'seeds':>6} {'trainable':>12}"
-    lines = [head]
+def recorded_table(records: Iterable[Mapping[str, Any]], task: str, settings: Sequence[str]) -> str:
+    """One line for each method and setting: mean and spread over the seeds, the rows' standard error, the majority line.
+
+    Args:
+        records: what `records.read_records` gave.
+        task: the task's name.
+        settings: names of runs, in the order to show; those without a record are said to be missing.
+    """
+    chosen = [record for record in records if record["task"] == task and record["name"] in settings]
+    rows = sorted(summarize(chosen), key=lambda row: settings.index(row["name"]))
+    lines = [
+        f"{'method':8} {'setting':12} {'test, spread':>15} {'row error':>10} {'majority':>9} {'seeds':>6} {'trainable':>12}"
+    ]
     for row in rows:
         score = f"{row['mean']:.3f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.3f}")
         error = "-" if row["standard_error"] is None else f"{row['standard_error']:.3f}"
@@ -77,4 +86,7 @@ def recorded_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['method']:8} {row['name']:12} {score:>15} {error:>10} {row['majority']:>9.3f} {row['seeds']:>6}"
             f" {row['trainable_parameters']:>12,}"
         )
-    return "\n".join(lines)
+    missing = [setting for setting in settings if setting not in {row["name"] for row in rows}]
+    return "\n".join(
+        [*lines[: len(lines) if rows else 0], *(f"{setting}: not recorded here yet" for setting in missing)]
+    )

@@ -88,6 +88,12 @@ def test_every_figure_has_an_alternative_text(notebook):
 
 
 @each_notebook
+def test_code_fits_the_page(notebook):
+    """About what a column of the site shows without scrolling."""
+    assert [line for cell in code_cells(notebook)[1:] for line in cell.source.splitlines() if len(line) > 88] == []
+
+
+@each_notebook
 def test_no_slider_without_a_kernel_to_answer_it(notebook):
     assert [
         cell.source for cell in code_cells(notebook) if re.search(r"\binteract(ive)?(_manual)?\(", cell.source)
