@@ -35,6 +35,16 @@ def test_no_page_shows_an_unresolved_role(pages):
     assert [str(path) for path, page in pages.items() if page.select(".problematic, .system-message")] == []
 
 
+def test_formulas_need_no_script_and_no_network(site, pages):
+    assert len(pages[site / "book/notation.html"].select("article math")) > 10
+    scripts = [script["src"] for page in pages.values() for script in page.select("script[src]")]
+    assert [source for source in scripts if "mathjax" in source.lower()] == []
+    texts = {
+        path: " ".join(paragraph.get_text() for paragraph in page.select("article p")) for path, page in pages.items()
+    }
+    assert [str(path) for path, text in texts.items() if r"\(" in text] == []
+
+
 def test_every_image_has_an_alternative_text(pages):
     def bad(image) -> bool:
         alt, name = (image.get("alt") or "").strip(), Path(urlsplit(image.get("src", "")).path).name
