@@ -76,9 +76,8 @@ def recorded_table(records: Iterable[Mapping[str, Any]], task: str, settings: Se
     """
     chosen = [record for record in records if record["task"] == task and record["name"] in settings]
     rows = sorted(summarize(chosen), key=lambda row: settings.index(row["name"]))
-    lines = [
-        f"{'method':8} {'setting':12} {'test, spread':>15} {'row error':>10} {'majority':>9} {'seeds':>6} {'trainable':>12}"
-    ]
+    columns = ("test, spread", "row error", "majority", "seeds", "trainable")
+    lines = ["{:8} {:12} {:>15} {:>10} {:>9} {:>6} {:>12}".format("method", "setting", *columns)] if rows else []
     for row in rows:
         score = f"{row['mean']:.3f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.3f}")
         error = "-" if row["standard_error"] is None else f"{row['standard_error']:.3f}"
@@ -86,7 +85,5 @@ def recorded_table(records: Iterable[Mapping[str, Any]], task: str, settings: Se
             f"{row['method']:8} {row['name']:12} {score:>15} {error:>10} {row['majority']:>9.3f} {row['seeds']:>6}"
             f" {row['trainable_parameters']:>12,}"
         )
-    missing = [setting for setting in settings if setting not in {row["name"] for row in rows}]
-    return "\n".join(
-        [*lines[: len(lines) if rows else 0], *(f"{setting}: not recorded here yet" for setting in missing)]
-    )
+    measured = {row["name"] for row in rows}
+    return "\n".join(lines + [f"{setting}: not recorded here yet" for setting in settings if setting not in measured])

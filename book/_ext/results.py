@@ -173,15 +173,19 @@ class ResultsTable(SphinxDirective):
             cells = table(read_records(root / RECORDS), self.arguments[0], self.options, read_paper(root))
         except KeyError as error:
             return [self.state.document.reporter.error(error.args[0], line=self.lineno)]
-        group = nodes.tgroup(cols=len(cells[0]))
-        group += [nodes.colspec(colwidth=1) for _ in cells[0]]
-        group += [nodes.thead("", line(cells[0])), nodes.tbody("", *map(line, cells[1:]))]
-        return [nodes.table("", group, classes=["results"])]
+        return [drawn(cells, "results")]
 
 
-def line(cells: list[str]) -> nodes.row:
-    """One row of a docutils table."""
-    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in cells))
+def drawn(cells: list[list[str]], kind: str) -> nodes.table:
+    """A docutils table of these texts, the first row its head; `kind` is its class in the page."""
+
+    def line(texts: list[str]) -> nodes.row:
+        return nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
+
+    group = nodes.tgroup(cols=len(cells[0]))
+    group += [nodes.colspec(colwidth=1) for _ in cells[0]]
+    group += [nodes.thead("", line(cells[0])), nodes.tbody("", *map(line, cells[1:]))]
+    return nodes.table("", group, classes=[kind])
 
 
 def note_sources(app, config):

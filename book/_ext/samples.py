@@ -13,6 +13,7 @@ import random
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from results import drawn
 from sphinx.util.docutils import SphinxDirective
 
 from ptv2lib.metrics import spans
@@ -60,14 +61,7 @@ class MiniatureSamples(SphinxDirective):
         head, rows, sizes = sample(name, split, self.options.get("rows", 6))
         counts = ", ".join(f"{size} rows in {part}" for part, size in sizes.items())
         intro = nodes.paragraph(text=f"{counts}. Some of {split}:")
-        group = nodes.tgroup(cols=len(head))
-        group += [nodes.colspec(colwidth=1) for _ in head]
-        group += [nodes.thead("", _line(head)), nodes.tbody("", *map(_line, rows))]
-        return [intro, nodes.table("", group, classes=["samples"])]
-
-
-def _line(texts: list[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
+        return [intro, drawn([head, *rows], "samples")]
 
 
 def setup(app):
