@@ -61,28 +61,25 @@ def anchors() -> list[Plan]:
 DROPOUT_CELLS = [(dropout, epochs) for dropout in (0.0, 0.1) for epochs in (20, 40)]
 
 
+def _cell(dropout: float, epochs: int) -> list[Plan]:
+    """The learning rates tried with this dropout and length of training; a run that is an anchor keeps that name."""
+    plans = []
+    for rate in ("2e-2", "5e-2", "1e-1"):
+        settings = f"prompt_length=128 learning_rate={rate} epochs={epochs} backbone_dropout={dropout}"
+        names = [plan.name for plan in anchors() if plan.settings == settings]
+        name = names[0] if names else f"search-dropout{dropout}-epochs{epochs}-rate{rate}"
+        plans.append(Plan("conll04", "pt2", name, settings, seeds=(0,)))
+    return plans
+
+
 def dropout_rates() -> list[Plan]:
     """The first half of the search: learning rates with and without dropout inside the frozen encoder."""
-    return [
-        Plan(
-            "conll04",
-            "pt2",
-            f"search-dropout{dropout}-epochs{epochs}-rate{rate}",
-            f"prompt_length=128 learning_rate={rate} epochs={epochs} backbone_dropout={dropout}",
-            seeds=(0,),
-        )
-        for dropout, epochs in DROPOUT_CELLS
-        for rate in ("2e-2", "5e-2", "1e-1")
-    ]
+    return [plan for cell in DROPOUT_CELLS for plan in _cell(*cell)]
 
 
 def dropout() -> list[Plan]:
     """Each of the four cells with its best rate, three seeds."""
-    return [
-        replace(max(cell, key=Plan.selection), seeds=(0, 1, 2))
-        for dropout, epochs in DROPOUT_CELLS
-        if (cell := [plan for plan in dropout_rates() if f"dropout{dropout}-epochs{epochs}-" in plan.name])
-    ]
+    return [replace(max(_cell(*cell), key=Plan.selection), seeds=(0, 1, 2)) for cell in DROPOUT_CELLS]
 
 
 def variants() -> list[Plan]:
@@ -111,12 +108,11 @@ def finalists() -> list[Plan]:
 
 
 def sentence_rates() -> list[Plan]:
-    """Learning rates for prompts, and what the head should read, on sentences: chosen on a small part of SST-2."""
+    """Learning rates, and for deep prompts what the head should read, on sentences: chosen on a small part of SST-2."""
     tried = [("pt2", "cls", "1e-2"), ("pt2", "mean", "1e-2"), ("pt2", "cls", "3e-2"), ("pt2", "mean", "3e-2")]
-    tried += [
-        (method, pooling, rate) for method, rate in (("probe", "1e-2"), ("ft", "1e-4")) for pooling in ("cls", "mean")
-    ]
-    tried += [("pt", pooling, rate) for rate in ("1e-2", "3e-2") for pooling in ("cls", "mean")]
+    tried += [("pt", "mean", rate) for rate in ("1e-2", "2e-2", "5e-2")]
+    tried += [("ft", "mean", rate) for rate in ("5e-5", "1e-4")]
+    tried += [("probe", "mean", rate) for rate in ("1e-2", "3e-2")]
     return [
         Plan(
             "sst2",
