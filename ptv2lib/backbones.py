@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .attention import FAMILIES, context_length, family_of
-from .errors import BadOption, DataError, UnsupportedEncoder, unknown
+from .attention import FAMILIES, context_length, family_of, refusal, set_attention_dropout
+from .errors import BadOption, DataError, unknown
 from .hub import require_network
 
 
@@ -26,12 +26,15 @@ class Source:
     Attributes:
         hub_id: `owner/name`.
         revision: the commit; None where none is known.
-        pooling: `"cls"` as in the paper, or `"mean"` where that won on a selection split (`book/measure.py`, `sentence_rates`).
+        kind: its `config.model_type`, for the table of what works.
+        pooling: what was found best on a selection split (`book/measure.py`, `sentence_rates`); None for the family's own:
+            `"cls"` as in the paper, `"last"` for decoders, `"mean"` for T5.
     """
 
     hub_id: str
     revision: str | None
-    pooling: str = "cls"
+    kind: str = "bert"
+    pooling: str | None = None
 
 
 BACKBONES: dict[str, Source] = {
@@ -41,10 +44,21 @@ BACKBONES: dict[str, Source] = {
     "bert-base": Source("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
     "bert-large": Source("google-bert/bert-large-uncased", "6da4b6a26a1877e173fca3225479512db81a5e5b"),
     "bert-large-cased": Source("google-bert/bert-large-cased", "a25a4b00fd23b14ba7b902af2b756931b6677ba9"),
-    "roberta-base": Source("FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
-    "roberta-large": Source("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
-    "distilroberta": Source("distilbert/distilroberta-base", "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b"),
-    "electra-small": Source("google/electra-small-discriminator", "fa8239aadc095e9164941d05878b98afe9b953c3"),
+    "roberta-base": Source("FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b", "roberta"),
+    "roberta-large": Source("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59", "roberta"),
+    "distilroberta": Source("distilbert/distilroberta-base", "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b", "roberta"),
+    "electra-small": Source(
+        "google/electra-small-discriminator", "fa8239aadc095e9164941d05878b98afe9b953c3", "electra"
+    ),
+    # The commit that holds the weights as safetensors; the main branch has a pickle, which is not read here.
+    "deberta-v3-large": Source("microsoft/deberta-v3-large", "d0eb112b2451491fbbaf55b168c85825ba1d7ad1", "deberta-v2"),
+    "modernbert-base": Source("answerdotai/ModernBERT-base", "8949b909ec900327062f0ebf497f51aef5e6f0c8", "modernbert"),
+    "modernbert-large": Source(
+        "answerdotai/ModernBERT-large", "45bb4654a4d5aaff24dd11d4781fa46d39bf8c13", "modernbert"
+    ),
+    "eurobert-210m": Source("EuroBERT/EuroBERT-210m", "39b51e15dd1f1a06f58b5cbf6a8a188cec60bd0e", "eurobert"),
+    "eurobert-610m": Source("EuroBERT/EuroBERT-610m", "d9af784ed20db6c2096e335ec6a67dd4a219924c", "eurobert"),
+    "eurobert-2.1b": Source("EuroBERT/EuroBERT-2.1B", "81245a4d71f43452badf5e04458e4ddb831ff109", "eurobert"),
 }
 """Short names; any Hub id `owner/name` or local folder of a supported architecture works too. `tiny` is built on the spot."""
 
@@ -82,6 +96,11 @@ class Backbone:
         """Positions for prompts and text together."""
         return context_length(self.encoder)
 
+    @property
+    def segments(self) -> int:
+        """Kinds of segment ids the encoder tells apart; 1 if it has none."""
+        return getattr(self.encoder.config, "type_vocab_size", None) or 1
+
 
 def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: bool = False) -> Backbone:
     """Load an encoder: from this machine if it is here, else from the Hub in one attempt.
@@ -97,28 +116,30 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
         DataError: if a starter file has other bytes than the pinned ones.
         UnsupportedEncoder: for an architecture that takes no deep prompts.
         BadOption: if a pooler is asked for that the checkpoint does not have.
+
+    A tokenizer without a padding piece (many decoders) pads with its end-of-text piece; padding is masked.
     """
     if name == "tiny":
         encoder, tokenizer = _tiny(pooler)
         return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer))
     folder, revision = _locate(name, revision)
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise DataError(f"The backbone {name!r} has no readable config.json: {str(error).splitlines()[0]}") from None
     if config.model_type not in FAMILIES:
-        names = ", ".join(family.name for family in FAMILIES.values())
-        raise UnsupportedEncoder(
-            f"The backbone {name!r} is a {config.model_type!r}; the architectures that work are {names}."
-        )
-    has_pooler = config.model_type in ("bert", "roberta", "xlm-roberta")
-    extra = {"add_pooling_layer": pooler} if has_pooler else {}
-    if pooler and not has_pooler:
+        raise refusal(f"the backbone {name!r}, which is a {config.model_type!r}")
+    family = FAMILIES[config.model_type]
+    if family.causal:
+        config.use_cache = False  # of keys and values for the next word: an encoder has no next word
+    extra = {"add_pooling_layer": pooler} if family.pooler else {}
+    if pooler and not (family.pooler and family.whole_pooler):
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and {name!r} ({config.model_type}) has none.")
     with silent():
-        encoder, report = AutoModel.from_pretrained(
+        encoder, report = getattr(transformers, family.model).from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -132,11 +153,43 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and the checkpoint of {name!r} ships none.")
     if missing:
         raise DataError(f"The checkpoint of {name!r} lacks {len(missing)} weights, among them {missing[0]!r}.")
-    spaced = {"add_prefix_space": True} if config.model_type in ("roberta", "xlm-roberta") else {}
+    spaced = {"add_prefix_space": True} if family.prefix_space else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **spaced)
+    if tokenizer.pad_token is None:
+        # Padding is masked, so any piece will do, and a new one would need an embedding of its own.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     encoder.eval()
-    pooling = BACKBONES[name].pooling if name in BACKBONES else "cls"
+    pooling = (BACKBONES[name].pooling if name in BACKBONES else None) or family.pooling
     return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer), pooling)
+
+
+def encoder_table() -> list[dict[str, str]]:
+    """What works with which encoder family, a row a family, in words; all of it read from `FAMILIES` and `BACKBONES`."""
+    short: dict[str, list[str]] = {kind: [] for kind in FAMILIES}
+    for name in BACKBONES:
+        short[BACKBONES[name].kind].append(name)
+    places = {
+        "absolute": "absolute",
+        "after_padding": "absolute, from the padding index",
+        "rotary": "rotary, none to shift",
+        "relative": "relative, none to shift",
+    }
+    return [
+        {
+            "encoder": family.name,
+            "model_type": kind,
+            "the prompt enters": ("its own forward" if family.override else "the attention function")
+            + (", once for each pass" if family.shared else ""),
+            "attention": ", ".join(family.backends) + ("; causal" if family.causal else ""),
+            "positions": places[family.positions],
+            "padding": " or ".join(family.padding),
+            "heads": ", ".join(family.heads),
+            "pooling": family.pooling,
+            "checkpointing": "yes" if family.checkpoints else "no",
+            "short names": ", ".join(short[kind]) or "any Hub id or folder",
+        }
+        for kind, family in FAMILIES.items()
+    ]
 
 
 def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
@@ -153,14 +206,21 @@ def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
 
 def set_dropout(encoder: nn.Module, probability: float) -> None:
     """Set every dropout inside the encoder, hidden and attention, to `probability`."""
-    family_of(encoder)  # the families of the table read their attention dropout from an nn.Dropout, too
+    set_attention_dropout(encoder, probability)
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
 
 
 def checkpoint_activations(encoder: nn.Module) -> None:
-    """Recompute activations in the backward pass instead of keeping them: less memory, more time, equal gradients."""
+    """Recompute activations in the backward pass instead of keeping them: less memory, more time, equal gradients.
+
+    Raises:
+        BadOption: for an architecture for which transformers cannot do it.
+    """
+    family = family_of(encoder)
+    if not family.checkpoints:
+        raise BadOption(f"gradient_checkpointing does not exist for {family.name} in transformers; leave it out.")
     enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
     # Reentrant checkpointing loses the gradient of a prompt that is not a leaf.
     enable({"use_reentrant": False})

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .attention import DeepPrompt, Shape, context_length, keys_and_values, text_positions
+from .attention import (
+    DeepPrompt,
+    Shape,
+    check_position_offset,
+    context_length,
+    keys_and_values,
+    positions_of,
+    text_positions,
+)
 from .errors import BadOption
 
 INIT_STD = 0.02  # what the official code's prompts start from, and what the paper's learning rates belong to
@@ -116,8 +124,14 @@ class PrefixEncoder(nn.Module):
         return self.dropout(prompt)
 
     def encode(self, encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Run the attached encoder with this prompt; hidden states `[batch, text, width]`."""
+        """Run the attached encoder with this prompt; hidden states `[batch, text, width]`.
+
+        Raises:
+            BadOption: for `position_offset="shift"` and an encoder whose positions cannot be moved.
+        """
         if self.offset:
+            check_position_offset(encoder, "shift")
+        if self.offset or positions_of(encoder) == "rotary":
             inputs["position_ids"] = text_positions(encoder, attention_mask, self.offset)
         prompt = DeepPrompt(self(input_ids.shape[0]), self.layers)
         hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, ptv2=prompt, **inputs)[0]
@@ -126,14 +140,14 @@ class PrefixEncoder(nn.Module):
         return hidden
 
     @torch.no_grad()
-    def start_from_words(self, encoder: nn.Module, pieces: Sequence[int], cls: int, sep: int) -> None:
+    def start_from_words(self, encoder: nn.Module, pieces: Sequence[int], cls: int | None, sep: int | None) -> None:
         """Start from the keys and values that real words have inside the frozen encoder (Li and Liang, 2021, 4.3).
 
         Args:
             encoder: the attached encoder.
             pieces: at least `length` ids of running text, without special pieces.
-            cls: the id that opens a text.
-            sep: the id that closes it.
+            cls: the id that opens a text; None where the tokenizer has none.
+            sep: the id that closes it, or None.
 
         Raises:
             BadOption: with a reparameterization, which computes the keys and values from elsewhere, or too little text.
@@ -146,11 +160,13 @@ class PrefixEncoder(nn.Module):
             raise BadOption(
                 f"init='activations' needs {self.length} pieces of training text, and there are {len(pieces)}."
             )
+        before, after = ([id] if id is not None else [] for id in (cls, sep))
         window = context_length(encoder) - 2
         found = []
         for start in range(0, self.length, window):
             chunk = list(pieces[start : min(start + window, self.length)])
-            ids = torch.tensor([[cls, *chunk, sep]], device=self.keys_values.device)
-            found.append(keys_and_values(encoder, input_ids=ids)[:, :, 0, :, 1:-1])
+            ids = torch.tensor([[*before, *chunk, *after]], device=self.keys_values.device)
+            words = slice(len(before), len(before) + len(chunk))
+            found.append(keys_and_values(encoder, input_ids=ids)[:, :, 0, :, words])
         recorded = torch.cat(found, dim=-2)
         self.keys_values.copy_(recorded[list(self.layers)])

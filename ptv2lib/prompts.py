@@ -35,7 +35,8 @@ class SoftPrompt(nn.Module):
         embedded = torch.cat([self.vectors.to(words.dtype).expand(batch, -1, -1), words], 1)
         before = attention_mask.new_ones(batch, self.length)
         text = text_positions(encoder, attention_mask, self.offset)
-        inputs["position_ids"] = torch.cat([text_positions(encoder, before, 0), text], 1)
+        if text is not None:  # else the encoder counts distances between places itself
+            inputs["position_ids"] = torch.cat([text_positions(encoder, before, 0), text], 1)
         if "token_type_ids" in inputs:
             inputs["token_type_ids"] = torch.cat([torch.zeros_like(before), inputs["token_type_ids"]], 1)
         mask = torch.cat([before, attention_mask], 1)

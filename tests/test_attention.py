@@ -7,7 +7,7 @@ from conftest import BERT_LIKE, SIZE, build, padded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptv2lib.attention import FAMILIES, DeepPrompt, attach, detach, keys_and_values
+from ptv2lib.attention import DeepPrompt, attach, detach, keys_and_values
 from ptv2lib.backbones import checkpoint_activations
 from ptv2lib.errors import UnsupportedEncoder
 from ptv2lib.prefix import PrefixEncoder, choose_layers
@@ -86,7 +86,7 @@ def test_eager_equals_sdpa(kind):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    kind=st.sampled_from(sorted(FAMILIES)),
+    kind=st.sampled_from(["bert", "distilbert", "electra", "roberta", "xlm-roberta"]),
     lengths=st.lists(st.integers(2, 20), min_size=1, max_size=4),
     more=st.integers(0, 12),
     length=st.integers(1, 9),
@@ -170,9 +170,9 @@ def test_prompts_of_each_example_equal_separate_runs():
 
 
 def test_an_unknown_architecture_is_refused_by_name():
-    config = tf.MPNetConfig(**(SIZE | BERT_LIKE))
-    with pytest.raises(UnsupportedEncoder, match="'mpnet'.*BERT, RoBERTa"):
-        attach(tf.MPNetModel(config))
+    config = tf.SqueezeBertConfig(**(SIZE | BERT_LIKE | {"embedding_size": 24}))
+    with pytest.raises(UnsupportedEncoder, match="'squeezebert'.*BERT, RoBERTa"):
+        attach(tf.SqueezeBertModel(config))
 
 
 def test_an_encoder_that_ignores_its_prompt_is_refused(monkeypatch):
