@@ -2,6 +2,8 @@
 
 import pytest
 
+from ptv2lib.tasks.registry import TASKS
+
 pytest.importorskip("sphinx", reason="the book's packages are not part of this environment")
 samples = pytest.importorskip("samples")
 
@@ -13,8 +15,12 @@ def test_entities_are_marked_in_words():
     )
 
 
-@pytest.mark.parametrize(("name", "columns"), [("sst2", 2), ("rte", 3), ("wikiann", 1)])
-def test_a_sample_has_as_many_cells_as_its_head(name, columns):
-    head, rows, sizes = samples.sample(name, "test", 5)
-    assert [len(head), *map(len, rows)] == [columns] * 6
-    assert sizes["train"] > sizes["test"] > 0
+def test_marked_words_stand_in_brackets():
+    assert samples.bracketed("The bank lent it.", (4, 8), (14, 16)) == "The [bank] lent [it]."
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_set_can_be_shown(name):
+    head, rows, sizes = samples.sample(name, "test" if name != "mnli" else "validation", 5)
+    assert len(rows) == 5 and all(len(row) == len(head) and all(row) for row in rows)
+    assert all(size > 0 for size in sizes.values())

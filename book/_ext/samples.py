@@ -5,7 +5,7 @@
     :rows: 6
     ```
 
-Shows a few rows drawn with a fixed seed, and above them how many rows each split has. Names in tagged sentences stand in
+Shows a few rows drawn with a fixed seed, and above them how many rows each split has. Spans in tagged sentences stand in
 brackets with their type behind: the marks are text, so that nothing hangs on colour.
 """
 
@@ -17,7 +17,7 @@ from results import drawn
 from sphinx.util.docutils import SphinxDirective
 
 from ptv2lib.metrics import spans
-from ptv2lib.sources import MINIATURE, SPLITS
+from ptv2lib.sources import MINIATURE
 from ptv2lib.tasks import load_task
 
 SEED = 20211014
@@ -32,20 +32,46 @@ def marked(tokens: list[str], tags: list[str]) -> str:
     return " ".join(words)
 
 
-def cells(family, row: dict) -> list[str]:
-    """What the reader sees of one row."""
+def bracketed(text: str, *spans: tuple[int, int]) -> str:
+    """The text with brackets around spans of characters."""
+    for start, end in sorted(spans, reverse=True):
+        text = f"{text[:start]}[{text[start:end]}]{text[end:]}"
+    return text
+
+
+def fields(family, row: dict) -> dict[str, str]:
+    """What the reader sees of one row, by column."""
     if "tags" in row:
-        return [marked(row["tokens"], row["tags"])]
-    return [*(row[column] for column in family.texts), family.labels[row["label"]]]
+        return {"sentence, spans in brackets": marked(row["tokens"], row["tags"])}
+    if family.head == "span":
+        answer = " / ".join(row["answers"]["text"]) or "(none)"
+        return {"context": row["context"], "question": row["question"], "answer": answer}
+    if "entities" in row:
+        return {"passage": row["passage"], "query": row["query"], "answer": " / ".join(row["answers"])}
+    if "labels" in row:
+        pairs = list(zip(row["answers"], row["labels"], strict=True))
+        right, wrong = ("; ".join(text for text, label in pairs if label == wanted) for wanted in (1, 0))
+        return {"paragraph": row["paragraph"], "question": row["question"], "right": right, "wrong": wrong}
+    label = {"label": family.labels[row["label"]]}
+    if family.head == "choice":
+        columns = (family.stem, *([family.kind] if family.kind else []), *family.choices)
+        return {column: row[column] for column in columns} | label
+    if family.name == "wic":
+        texts = [bracketed(row[f"sentence{k}"], (row[f"start{k}"], row[f"end{k}"])) for k in "12"]
+        return {"sentence 1": texts[0], "sentence 2": texts[1], "same sense": label["label"]}
+    if family.name == "wsc":
+        found = [(start, end) for _, start, end in family.marked(row, None)]
+        return {"text, noun phrase and pronoun in brackets": bracketed(row["text"], *found), "same": label["label"]}
+    return {column: row[column] for column in family.texts} | label
 
 
 def sample(name: str, split: str, number: int) -> tuple[list[str], list[list[str]], dict[str, int]]:
-    """Head, rows and the sizes of the splits."""
+    """Head, rows and the sizes of the splits, as the Hub counts rows."""
     task = load_task(name, source="miniature")
-    family, rows = task.family, task.rows[split]
-    head = [*family.texts, "label"] if family.head == "sequence" else ["sentence, names in brackets"]
-    chosen = sorted(random.Random(SEED).sample(range(len(rows)), number))
-    return head, [cells(family, rows[i]) for i in chosen], {part: len(task.rows[part]) for part in SPLITS}
+    rows = task.rows[split]
+    shown = [fields(task.family, rows[i]) for i in sorted(random.Random(SEED).sample(range(len(rows)), number))]
+    sizes = {part: sum(map(task.family.size, found)) for part, found in task.rows.items()}
+    return list(shown[0]), [list(row.values()) for row in shown], sizes
 
 
 class MiniatureSamples(SphinxDirective):
