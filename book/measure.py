@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ptv2lib.errors import DataError
 from ptv2lib.records import main_score, read_record
+from ptv2lib.sources import MINIATURE
 
 RESULTS = Path(__file__).parent / "_data" / "results"
 
@@ -134,9 +135,39 @@ def classification() -> list[Plan]:
     ]
 
 
+FOLDERS = {
+    "wikiann": "wikiann_en",
+    "squad": "squad_articles",
+    "squad_v2": "squad_v2_articles",
+    "ewt_srl": "srl_ewt_propbank",
+}
+"""Folders of real data that are not named after their task, because they are a part of its set or a stand-in for it."""
+
+
+def families() -> list[Plan]:
+    """Deep prompts on a part of every data set at hand, one seed: that each task trains and scores."""
+    tried = {
+        "sst2": (8000, 3),
+        "rte": (None, 4),
+        "cb": (None, 20),
+        "boolq": (8000, 1),
+        "copa": (None, 20),
+        "wsc": (None, 20),
+        "multirc": (3000, 1),
+        "wikiann": (8000, 4),
+        "squad": (3000, 2),
+        "squad_v2": (3000, 2),
+        "ewt_srl": (8000, 3),
+    }
+    return [
+        Plan(task, "pt2", f"rows{limit or 'all'}", f"epochs={epochs}", seeds=(0,), train_limit=limit)
+        for task, (limit, epochs) in tried.items()
+    ]
+
+
 def _on_the_suite(methods: tuple[str, ...]) -> list[Plan]:
-    tasks = ("sst2", "rte", "wikiann", "conll04")
-    return [Plan(task, method, "miniature", "", miniature=True) for task in tasks for method in methods]
+    names = sorted(path.name for path in MINIATURE.iterdir() if (path / "train.jsonl").is_file())
+    return [Plan(task, method, "miniature", "", miniature=True) for task in names for method in methods]
 
 
 def miniature() -> list[Plan]:
@@ -159,6 +190,7 @@ PLANS: dict[str, Callable[[], list[Plan]]] = {
         dropout,
         variants,
         finalists,
+        families,
         miniature,
         miniature_prompts,
     )
@@ -186,7 +218,11 @@ def run(plan: Plan, seed: int, data: Path) -> None:
         print(f"{target.stem} …", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "ptv2lib", "run", "--task", plan.task, "--method", plan.method]
-            command += ["--source", "miniature"] if plan.miniature else ["--dataset", str(data / plan.task)]
+            command += (
+                ["--source", "miniature"]
+                if plan.miniature
+                else ["--dataset", str(data / FOLDERS.get(plan.task, plan.task))]
+            )
             command += ["--name", plan.name, "--seed", str(seed), "--out", folder]
             command += [part for setting in plan.settings.split() for part in ("--set", setting)]
             if plan.train_limit:

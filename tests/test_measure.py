@@ -11,7 +11,16 @@ from ptv2lib.model import ModelOptions
 from ptv2lib.tasks import TASKS
 from ptv2lib.training import TrainingConfig
 
-FIXED = ("anchors", "sentence_rates", "classification", "dropout_rates", "variants", "miniature", "miniature_prompts")
+FIXED = (
+    "anchors",
+    "sentence_rates",
+    "classification",
+    "dropout_rates",
+    "variants",
+    "families",
+    "miniature",
+    "miniature_prompts",
+)
 
 
 def test_every_plan_names_what_exists():
