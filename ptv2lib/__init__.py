@@ -19,6 +19,12 @@ _HOME = {
     "load_prompt": "model",
     "TrainingConfig": "training",
     "train": "training",
+    "write_predictions": "predictions",
+    "Classification": "tasks.classification",
+    "MultipleChoice": "tasks.multiple_choice",
+    "Tagging": "tasks.tagging",
+    "QuestionAnswering": "tasks.question_answering",
+    "SemanticRoles": "tasks.semantic_roles",
     "read_records": "records",
     "profile": "profiles",
 }

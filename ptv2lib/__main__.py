@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import sys
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -74,10 +75,13 @@ def _run(options: argparse.Namespace) -> int:
     except TypeError as error:
         print(f"ptv2lib: a setting has a value of the wrong kind: {error}.", file=sys.stderr)
         return 2
-    task = load_task(options.task, source=options.source, dataset=options.dataset, train_limit=options.train_limit)
+    with warnings.catch_warnings(record=True) as notes:
+        task = load_task(options.task, source=options.source, dataset=options.dataset, train_limit=options.train_limit)
     model = build_model(
         task, backbone=options.backbone, method=options.method, seed=options.seed, **chosen[ModelOptions]
     )
+    for note in notes:
+        print(f"ptv2lib: note: {note.message}", file=sys.stderr)
     run = train(model, task, config, output_dir=options.out, name=options.name, progress=sys.stderr.isatty())
     result = {
         "task": task.name,
@@ -106,15 +110,18 @@ def _value(text: str) -> Any:
 
 
 def _tasks() -> None:
-    from .tasks import TASKS
+    from .tasks.registry import TASKS
 
     for name, family in TASKS.items():
         hub = family.hub
-        place = hub.hub_id + (f" ({hub.config})" if hub.config else "")
-        rows = " / ".join(f"{count:,}" for count in hub.rows)
-        print(
-            f"{name:10} {place:28} {hub.revision or 'not pinned'}  {rows} rows; licence: {hub.licence}; not tried against the Hub"
-        )
+        place = "not on the Hub" if hub.hub_id is None else hub.hub_id + (f" ({hub.config})" if hub.config else "")
+        tried = "" if hub.hub_id is None else "; not tried against the Hub"
+        rows = " / ".join(f"{count:,}" for count in hub.rows.values()) or "unknown"
+        revision = "" if hub.hub_id is None else f" at {hub.revision or 'not pinned'}"
+        trained = f"; trains on {family.trained_on}" if getattr(family, "trained_on", None) else ""
+        print(f"{name:10} {place}{revision}; rows {rows}; licence: {hub.licence}{trained}{tried}")
+        if hub.obtain:
+            print(f"{'':10} {hub.obtain}")
 
 
 def _methods() -> None:
@@ -125,13 +132,15 @@ def _methods() -> None:
 
 
 def _backbones() -> None:
-    from .attention import FAMILIES
-    from .backbones import BACKBONES
+    from .backbones import BACKBONES, encoder_table
 
     for name, source in BACKBONES.items():
         print(f"{name:18} {source.hub_id:42} {source.revision}")
     print(f"{'tiny':18} a two-layer random BERT for tests, built on the spot")
-    print(f"Also any Hub id or folder of: {', '.join(family.name for family in FAMILIES.values())}")
+    print("Also any Hub id or folder of these families:")
+    for row in encoder_table():
+        shown = [f"{column} {row[column]}" for column in row if column not in ("encoder", "model_type", "short names")]
+        print(f"{row['encoder']:18} {row['model_type']}: {'; '.join(shown)}")
 
 
 if __name__ == "__main__":

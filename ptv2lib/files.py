@@ -33,6 +33,8 @@ def writable_folder(path: str | os.PathLike) -> Path:
 def write_whole(path: str | os.PathLike, content: str | bytes) -> Path:
     """Write a file under a temporary name beside `path`, then move it into place."""
     path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"The file {path} cannot be written: a folder of that name is there.")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,8 @@
-"""Linear heads on the encoder's last hidden states; a head owns its pooling and its loss."""
+"""Linear heads on the encoder's last hidden states; a head owns its pooling and its loss.
+
+Each is called with hidden states `[batch, text, width]`, the attention mask `[batch, text]`, the checkpoint's pooler or None,
+and the marks of single words `[batch, text]` or None.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .encoding import IGNORED
 from .errors import unknown
 from .prefix import INIT_STD
-
-IGNORED = -100  # label of a piece that is not scored
 
 
 def _linear(width: int, labels: int) -> nn.Linear:
@@ -19,39 +22,115 @@ def _linear(width: int, labels: int) -> nn.Linear:
     return layer
 
 
+def pool(pooling: str, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None) -> Tensor:
+    """One vector a text, `[batch, width]`.
+
+    The state of its first real piece (`"cls"`) or of its last (`"last"`), wherever the padding is; the mean of all real
+    pieces (`"mean"`); or what the checkpoint's pooler makes of the first (`"pooler"`).
+    """
+    if pooling == "mean":
+        mask = attention_mask[..., None].to(hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1)
+    real = attention_mask.long()
+    # The count of real pieces is highest at the last of them, and stays so on the padding behind it: argmax takes the first.
+    place = (real.cumsum(1) if pooling == "last" else real).argmax(1)
+    state = hidden[torch.arange(len(hidden), device=hidden.device), place]
+    return pooler(state[:, None]) if pooling == "pooler" else state
+
+
+POOLINGS = ("cls", "mean", "last", "pooler")
+
+
 class SequenceHead(nn.Module):
     """One label a text.
 
     Args:
         width: width of the hidden states.
         labels: number of labels.
-        pooling: `"cls"` the first state, as in the paper; `"mean"` over the text; `"pooler"` the checkpoint's own layer.
+        pooling: `"cls"` the first state, as in the paper; `"mean"` over the text; `"last"` the last state, for decoders;
+            `"pooler"` the checkpoint's own layer.
         dropout: on the pooled state, in training.
+        words: how many marked words are read beside the text, each as the mean of its pieces (word in context).
     """
 
-    POOLINGS = ("cls", "mean", "pooler")
-
-    def __init__(self, width: int, labels: int, pooling: str = "cls", dropout: float = 0.1):
+    def __init__(self, width: int, labels: int, pooling: str = "cls", dropout: float = 0.1, words: int = 0):
         super().__init__()
-        if pooling not in self.POOLINGS:
-            raise unknown("pooling", pooling, self.POOLINGS)
-        self.pooling = pooling
+        if pooling not in POOLINGS:
+            raise unknown("pooling", pooling, POOLINGS)
+        self.pooling, self.words = pooling, words
         self.dropout = nn.Dropout(dropout)
-        self.linear = _linear(width, labels)
+        self.linear = _linear(width * (1 + words), labels)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None) -> Tensor:
-        """Hidden states `[batch, text, width]` to logits `[batch, labels]`, in float32."""
-        if self.pooling == "mean":
-            mask = attention_mask[..., None].to(hidden.dtype)
-            pooled = (hidden * mask).sum(1) / mask.sum(1)
-        else:
-            pooled = pooler(hidden) if self.pooling == "pooler" else hidden[:, 0]
-        return self.linear(self.dropout(pooled)).float()
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[batch, labels]`, in float32."""
+        read = [pool(self.pooling, hidden, attention_mask, pooler)]
+        for number in range(1, self.words + 1):
+            of_word = (marks == number)[..., None].to(hidden.dtype)
+            # A word that was cut off is read as zeros.
+            read.append((hidden * of_word).sum(1) / of_word.sum(1).clamp(min=1))
+        return self.linear(self.dropout(torch.cat(read, -1))).float()
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy."""
         return F.cross_entropy(logits, labels)
+
+
+class ChoiceHead(nn.Module):
+    """One score an alternative; the alternatives of a row stand next to each other in the batch.
+
+    Args:
+        width: width of the hidden states.
+        choices: alternatives a row.
+        pooling: as in `SequenceHead`.
+        dropout: on the pooled state, in training.
+    """
+
+    def __init__(self, width: int, choices: int, pooling: str = "cls", dropout: float = 0.1):
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise unknown("pooling", pooling, POOLINGS)
+        self.pooling, self.choices = pooling, choices
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(width, 1)
+
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[batch, 1]`, in float32; the batch counts alternatives."""
+        return self.linear(self.dropout(pool(self.pooling, hidden, attention_mask, pooler))).float()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy over rows; `labels` is 1 at each row's right alternative and 0 elsewhere."""
+        return F.cross_entropy(logits.view(-1, self.choices), labels.view(-1, self.choices).argmax(1))
+
+
+class SpanHead(nn.Module):
+    """Two scores a piece: that the answer starts there, and that it ends there.
+
+    Args:
+        width: width of the hidden states.
+        dropout: on the states, in training.
+    """
+
+    def __init__(self, width: int, dropout: float = 0.1):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _linear(width, 2)
+
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[batch, text, 2]`, in float32; minus infinity at padding."""
+        logits = self.linear(self.dropout(hidden)).float()
+        return logits.masked_fill(attention_mask[..., None] == 0, -torch.inf)
+
+    @staticmethod
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean of the cross entropies of start and end; `labels` is `[batch, 2]`."""
+        return (F.cross_entropy(logits[..., 0], labels[:, 0]) + F.cross_entropy(logits[..., 1], labels[:, 1])) / 2
 
 
 class TokenHead(nn.Module):
@@ -68,11 +147,15 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = _linear(width, labels)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None) -> Tensor:
-        """Hidden states `[batch, text, width]` to logits `[batch, text, labels]`, in float32."""
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[batch, text, labels]`, in float32."""
         return self.linear(self.dropout(hidden)).float()
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy over the scored pieces."""
+        """Mean cross entropy over the scored pieces; 0 where a batch has none."""
+        if (labels == IGNORED).all():
+            return logits.sum() * 0
         return F.cross_entropy(logits.flatten(0, 1), torch.flatten(labels), ignore_index=IGNORED)

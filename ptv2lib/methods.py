@@ -13,6 +13,7 @@ from typing import Any
 from .errors import unknown
 
 WIDE = 768  # hidden size from which an encoder counts as wide
+ROWS_SEEN = 50_000  # training rows that a run sees in all epochs, about, where the set is large
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Method:
         prompt: None, `"input"` (soft vectors before the text) or `"deep"` (keys and values in every layer).
         tunes_backbone: whether the encoder's own weights move.
         defaults: model options and training settings, for every task.
-        for_head: further defaults by the task's head, `"sequence"` or `"token"`.
+        for_head: further defaults by the task's head, `"sequence"`, `"choice"`, `"token"` or `"span"`.
         for_wide: further defaults for encoders with a hidden size of `WIDE` or more.
     """
 
@@ -35,9 +36,18 @@ class Method:
     for_head: dict[str, dict[str, Any]] = field(default_factory=dict)
     for_wide: dict[str, Any] = field(default_factory=dict)
 
-    def settings(self, head: str, width: int) -> dict[str, Any]:
-        """The defaults for a task's head on an encoder of this hidden size, the more particular ones last."""
-        return self.defaults | self.for_head.get(head, {}) | (self.for_wide if width >= WIDE else {})
+    def settings(self, head: str, width: int, rows: int | None = None) -> dict[str, Any]:
+        """The defaults for a task's head on an encoder of this hidden size, the more particular ones last.
+
+        Args:
+            head: the task's head.
+            width: the encoder's hidden size.
+            rows: training rows; a large set gets fewer epochs, about `ROWS_SEEN` rows in all and at least three epochs.
+        """
+        chosen = self.defaults | self.for_head.get(head, {}) | (self.for_wide if width >= WIDE else {})
+        if rows is not None:
+            chosen["epochs"] = min(chosen["epochs"], max(3, round(ROWS_SEEN / rows)))
+        return chosen
 
 
 METHODS: dict[str, Method] = {
@@ -60,13 +70,13 @@ METHODS: dict[str, Method] = {
         prompt="input",
         tunes_backbone=False,
         defaults={
-            "learning_rate": 2e-2,
+            "learning_rate": 1e-2,
             "epochs": 20,
             "backbone_dropout": 0.1,
             "prompt_length": 20,
             "position_offset": "shift",
         },
-        for_head={"token": {"epochs": 25, "prompt_length": 64}},
+        for_head={"token": {"learning_rate": 2e-2, "epochs": 25, "prompt_length": 64}},
         for_wide={"learning_rate": 1e-2},
     ),
     "pt2": Method(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,18 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .attention import attach
+from .attention import attach, check_position_offset
 from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout, silent
+from .encoding import Encoded, Layout, collate, stored
 from .errors import BadOption, PromptMismatch, unknown
 from .files import whole_folder, write_json, write_whole
-from .heads import IGNORED, SequenceHead, TokenHead
+from .heads import POOLINGS, ChoiceHead, SequenceHead, SpanHead, TokenHead
 from .methods import METHODS, find_method
 from .prefix import PrefixEncoder, choose_layers
 from .prompts import SoftPrompt
-from .tasks import TASKS, Task
-from .tasks.classification import Classification
-from .tasks.common import Encoded
-from .tasks.tagging import Tagging
+from .tasks import Task, find_task
+from .tasks.common import Family
+from .tasks.registry import family_from, family_to
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
 
@@ -45,7 +46,9 @@ class ModelOptions:
         prefix_dropout_per_example: one dropout mask an example rather than one a step.
         backbone_dropout: dropout inside the encoder in training.
         head_dropout: dropout before the linear head.
-        pooling: `"cls"`, `"mean"` or `"pooler"` (tasks with one label a text); None for the backbone's own.
+        pooling: `"cls"`, `"mean"`, `"last"` or `"pooler"` (tasks with one label a text); None for the backbone's own.
+        layout: how a row is laid out for the encoder, where the task knows several ways (`task.family.layouts`).
+        stride: pieces that two windows of one context share (question answering).
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
@@ -60,6 +63,8 @@ class ModelOptions:
     backbone_dropout: float | None = None
     head_dropout: float = 0.1
     pooling: str | None = None
+    layout: str | None = None
+    stride: int = 128
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -72,8 +77,10 @@ class ModelOptions:
             raise unknown("init", str(self.init), ("normal", "activations"))
         if self.position_offset not in (None, "none", "shift"):
             raise unknown("position_offset", str(self.position_offset), ("none", "shift"))
-        if self.pooling not in (None, *SequenceHead.POOLINGS):
-            raise unknown("pooling", str(self.pooling), SequenceHead.POOLINGS)
+        if self.pooling not in (None, *POOLINGS):
+            raise unknown("pooling", str(self.pooling), POOLINGS)
+        if self.stride < 0:
+            raise BadOption(f"stride={self.stride} must not be below 0.")
         for name in ("prefix_dropout", "backbone_dropout", "head_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -96,17 +103,19 @@ class PromptedModel(nn.Module):
         max_length: the cut, in pieces, that `predict` and training use.
     """
 
-    def __init__(self, family: Classification | Tagging, backbone: Backbone, method_name: str, options: ModelOptions):
+    def __init__(self, family: Family, backbone: Backbone, method_name: str, options: ModelOptions):
         super().__init__()
         self.family, self.method, self.options = family, method_name, options
         self.name, self.revision, self.fingerprint = backbone.name, backbone.revision, backbone.fingerprint
-        self.tokenizer = backbone.tokenizer
+        self.tokenizer, self.segments = backbone.tokenizer, backbone.segments > 1
         self.backbone = backbone.encoder
         shape = attach(self.backbone)
         width = self.backbone.config.hidden_size
         kind = METHODS[method_name].prompt
         self.prompt: PrefixEncoder | SoftPrompt | None = None
         length = options.prompt_length
+        if kind is not None:
+            check_position_offset(self.backbone, options.position_offset, kind)
         if kind == "deep":
             layers = choose_layers(options.layers, shape.layers)
             _fits_memory(length * len(layers) * 2 * shape.key_value_width, f"A prompt of length {length}")
@@ -125,10 +134,9 @@ class PromptedModel(nn.Module):
             self.prompt = SoftPrompt(
                 self.backbone.get_input_embeddings().embedding_dim, length, options.position_offset
             )
-        if family.head == "sequence":
-            self.head = SequenceHead(width, len(family.labels), options.pooling, options.head_dropout)
-        else:
-            self.head = TokenHead(width, len(family.labels), options.head_dropout)
+        self.max_length = family.max_length
+        family.check_layout(self.layout)
+        self.head = self._fresh_head(width)
         # Positions that the prompt takes from the text.
         taken = self.prompt.offset if self.prompt is not None else 0
         if kind == "input":
@@ -145,6 +153,17 @@ class PromptedModel(nn.Module):
         if options.gradient_checkpointing:
             checkpoint_activations(self.backbone)
 
+    def _fresh_head(self, width: int) -> nn.Module:
+        family, options = self.family, self.options
+        if family.head == "sequence":
+            words = family.words_read(self.layout)
+            return SequenceHead(width, len(family.labels), options.pooling, options.head_dropout, words)
+        if family.head == "choice":
+            return ChoiceHead(width, len(family.labels), options.pooling, options.head_dropout)
+        if family.head == "span":
+            return SpanHead(width, options.head_dropout)
+        return TokenHead(width, len(family.labels), options.head_dropout)
+
     @property
     def trainable_parameters(self) -> int:
         """How many numbers training moves."""
@@ -159,53 +178,104 @@ class PromptedModel(nn.Module):
         """Where the model's weights are."""
         return next(self.head.parameters()).device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Logits of a padded batch: `[batch, labels]`, or `[batch, text, labels]` for tagging; always float32."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, marks: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
+        """Logits of a padded batch, always float32: `[batch, labels]`, or one row a piece for tags and answers."""
         if self.prompt is None:
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs)[0]
         else:
             hidden = self.prompt.encode(self.backbone, input_ids, attention_mask, **inputs)
-        return self.head(hidden, attention_mask, getattr(self.backbone, "pooler", None))
+        return self.head(hidden, attention_mask, getattr(self.backbone, "pooler", None), marks)
 
-    def encode(self, rows: Sequence[Mapping]) -> list[Encoded]:
-        """Tokenize rows of the task with this model's cut."""
-        return [self.family.encode(row, self.tokenizer, self.max_length) for row in rows]
+    @property
+    def layout(self) -> Layout:
+        """How rows become pieces for this model."""
+        return Layout(self.max_length, self.options.stride, self.options.layout, self.segments)
+
+    def encode(self, rows: Sequence[Mapping], *, store: bool = False) -> list[list[Encoded]]:
+        """The encoder's inputs of each row, with this model's layout and cut.
+
+        Args:
+            rows: rows of the task.
+            store: keep them on disk for the next run, in the Hugging Face cache; a large set is then read, not tokenized.
+        """
+        layout = self.layout
+        if not store:
+            return self.family.encode(rows, self.tokenizer, layout)
+        # What the last call cut and padded at would otherwise be part of the key.
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self.tokenizer.backend_tokenizer.no_padding()
+        vocabulary = self.tokenizer.backend_tokenizer.to_str()
+        make = partial(self.family.encode, rows, self.tokenizer, layout)
+        return stored(make, rows, self.family, layout, vocabulary)
 
     @torch.no_grad()
     def logits(self, encoded: Sequence[Encoded], batch_size: int = 32) -> Iterator[tuple[int, np.ndarray]]:
-        """Logits of each example with its index, without padding; runs in evaluation mode, longest texts first."""
+        """Logits of each input with its number, without padding; runs in evaluation mode, longest inputs first."""
         training = self.training
         self.eval()
-        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].inputs["input_ids"]))
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+        left = self.tokenizer.padding_side == "left"
         try:
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 batch, _ = collate([encoded[i] for i in chosen], self.tokenizer)
                 scores = self(**{name: tensor.to(self.device) for name, tensor in batch.items()}).cpu().numpy()
                 for i, row in zip(chosen, scores, strict=True):
-                    yield i, row[: len(encoded[i].inputs["input_ids"])] if row.ndim == 2 else row
+                    size = len(encoded[i])
+                    yield i, row if row.ndim == 1 else row[-size:] if left else row[:size]
         finally:
             self.train(training)
+
+    def decode(
+        self,
+        encoded: Sequence[Sequence[Encoded]],
+        rows: Sequence[Mapping],
+        batch_size: int = 32,
+        *,
+        words: bool = False,
+    ) -> list[Any]:
+        """The prediction for each row, from all of its inputs.
+
+        Args:
+            encoded: what `encode` gave for the rows.
+            rows: the rows.
+            batch_size: how many inputs at once.
+            words: answer as a person wants it (`Family.answer`) rather than as it is scored (`Family.decode`).
+        """
+        of_row = [i for i, inputs in enumerate(encoded) for _ in inputs]
+        flat = [one for inputs in encoded for one in inputs]
+        first = {i: k for k, i in reversed(list(enumerate(of_row)))}
+        waiting: list[list[np.ndarray | None]] = [[None] * len(inputs) for inputs in encoded]
+        left = [len(inputs) for inputs in encoded]
+        say = self.family.answer if words else self.family.decode
+        predicted: list[Any] = [None] * len(rows)
+        for k, scores in self.logits(flat, batch_size):
+            i = of_row[k]
+            waiting[i][k - first[i]] = scores
+            left[i] -= 1
+            if not left[i]:
+                predicted[i] = say(waiting[i], encoded[i], rows[i])
+                waiting[i] = []  # logits of long contexts are large
+        return predicted
 
     def predict(self, examples: Sequence[Mapping], batch_size: int = 32) -> list[dict[str, Any]]:
         """Answer raw examples of the task in its own words, computed in float32.
 
         Args:
             examples: dicts with the task's text columns (tagging: `tokens` or `text`).
-            batch_size: how many at once.
+            batch_size: how many inputs at once.
 
         Returns:
-            For each example `label` and `probabilities`, or `tags` and `entities`.
+            For each example what the family's `answer` says: `label` and `probabilities`; `tags` and `entities`; `answer`,
+            `characters` and `score`; `predicate` and `roles`.
 
         Raises:
             DataError: if an example lacks a column.
         """
         rows = [self.family.prepare(example) for example in examples]
-        encoded = self.encode(rows)
-        answers: list[dict[str, Any]] = [{}] * len(rows)
-        for i, scores in self.logits(encoded, batch_size):
-            answers[i] = self.family.answer(scores, encoded[i], rows[i])
-        return answers
+        return self.decode(self.encode(rows), rows, batch_size, words=True)
 
     def save_prompt(self, folder: str | os.PathLike) -> Path:
         """Write prompt and head to a folder, whole or not at all.
@@ -253,8 +323,7 @@ class PromptedModel(nn.Module):
             folder / "prompt.json",
             {
                 "format": FORMAT,
-                "task": self.family.name,
-                "labels": list(self.family.labels),
+                "task": family_to(self.family),
                 "method": self.method,
                 "backbone": self.name,
                 "revision": self.revision,
@@ -286,7 +355,9 @@ def build_model(
         UnknownName: for an unknown task, backbone, method or option.
         BadOption: for a value that makes no sense, layers outside the model, or a prompt that does not fit.
     """
-    family = task.family if isinstance(task, Task) else _family(task)
+    family = task.family if isinstance(task, Task) else find_task(task)
+    if len(family.labels) < 2:
+        raise BadOption(f"The labels of {family.name!r} come from its data; give build_model the loaded task.")
     chosen = find_method(method)
     known = [f.name for f in fields(ModelOptions)]
     for option in options:
@@ -332,16 +403,12 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
         tensors = load_file(folder / "prompt.safetensors")
         raw_file = folder / "reparameterization.safetensors"
         raw = load_file(raw_file) if raw_file.is_file() else {}
-        options, labels, name = saved["options"], saved["labels"], saved["method"]
+        options, name = saved["options"], saved["method"]
+        family = family_from(saved["task"])
     except PromptMismatch:
         raise
     except Exception as error:  # safetensors and json raise many kinds for a damaged file
         raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {str(error).splitlines()[0]}") from None
-    family = _family(saved["task"])
-    if list(family.labels) != labels:
-        raise PromptMismatch(
-            f"The prompt in {folder} answers with {labels}, and {family.name!r} now has {list(family.labels)}."
-        )
     own = METHODS[name].tunes_backbone
     if backbone is None:
         place = str(folder / "backbone") if own else saved["backbone"]
@@ -374,23 +441,6 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
         ) from None
     model.eval()
     return model
-
-
-def collate(encoded: Sequence[Encoded], tokenizer: Any) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Pad examples to a batch; labels, where all have some, as one tensor (padding -100 for tagging)."""
-    batch = dict(tokenizer.pad([example.inputs for example in encoded], return_tensors="pt"))
-    if any(example.labels is None for example in encoded):
-        return batch, None
-    if isinstance(encoded[0].labels, int):
-        return batch, torch.tensor([example.labels for example in encoded])
-    width = batch["input_ids"].shape[1]
-    return batch, torch.tensor([example.labels + [IGNORED] * (width - len(example.labels)) for example in encoded])
-
-
-def _family(name: str) -> Classification | Tagging:
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return TASKS[name]
 
 
 def _running_text(task: Task, model: PromptedModel) -> list[int]:

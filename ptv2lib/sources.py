@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .formats import json_objects, read_text
 from .hub import require_network
 
-SPLITS = ("train", "validation", "test")
 MINIATURE = Path(__file__).parent / "miniature"
+PARQUET_BRANCH = "refs/convert/parquet"
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "devel": "validation",
+    "development": "validation",
+    "testa": "validation",
+    "test": "test",
+    "testb": "test",
+}
+"""Words by which owners name their splits."""
+
+SHIFTS = {"new_wiki": "test", "nyt": "test_nyt", "reddit": "test_reddit", "amazon": "test_amazon"}
+"""The four parts of SQuADShifts; the first stands in for the test."""
+
+
+@dataclass(frozen=True)
+class HubPart:
+    """Where one split lies on the Hub.
+
+    Attributes:
+        hub_id: `owner/name`.
+        config: the configuration, where the repository has several.
+        split: the split's name there.
+        revision: a full commit, or a branch.
+        data_dir: the folder of a configuration on the parquet branch, which has no names for them.
+        only_in: keep the rows whose `document_id` occurs in this other part.
+    """
+
+    hub_id: str
+    config: str | None
+    split: str
+    revision: str | None
+    data_dir: str | None = None
+    only_in: HubPart | None = None
 
 
 @dataclass(frozen=True)
@@ -22,18 +62,28 @@ class HubSet:
     """A data set on the Hub.
 
     Attributes:
-        hub_id: `owner/name`.
+        hub_id: `owner/name`; None for a set that is not there.
         config: the configuration, where the repository has several.
         revision: the pinned commit; None where no full commit is known, and then none is invented.
         licence: as its card states it.
-        rows: official numbers of rows, train / validation / test.
+        rows: official numbers of rows by split, in the Hub's sense of a row.
+        obtain: how to get it where the Hub has no usable copy, or what a licence asks for.
+        branch: the branch to load where there is no pin; None for the main one.
+        parts: splits that do not simply bear their own name in `hub_id`.
     """
 
-    hub_id: str
+    hub_id: str | None
     config: str | None
     revision: str | None
     licence: str
-    rows: tuple[int, int, int]
+    rows: Mapping[str, int]
+    obtain: str = ""
+    branch: str | None = None
+    parts: Mapping[str, HubPart] = field(default_factory=dict)
+
+    def part(self, split: str) -> HubPart:
+        """Where this split lies."""
+        return self.parts.get(split) or HubPart(self.hub_id, self.config, split, self.revision or self.branch)
 
 
 @dataclass(frozen=True)
@@ -51,26 +101,70 @@ class Table:
     where: str
 
 
-def read_folder(folder: str | os.PathLike) -> dict[str, Table]:
-    """Read `train|validation|test` as `.parquet`, `.jsonl` or `.json` (lines).
+def split_of(name: str) -> str | None:
+    """The split that a file or folder of this name holds; None if it does not say.
+
+    `dev-v1.1.json`, `eng.testa`, `validation-00000-of-00001.parquet` and `devel` are validation; `test.wsj`, `dev_mismatched`
+    and `new_wiki_v1.0` keep what tells them from the main one: `test_wsj`, `validation_mismatched`, `test`.
+    """
+    lower = name.lower()
+    for shift, split in SHIFTS.items():
+        if lower.startswith(shift):
+            return split
+    words = re.split(r"[^a-z]+", lower)
+    found = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+    # "partial-train", "train00": digits fall off above, other words do not matter.
+    special = next((word for word in words if word in ("mismatched", "wsj", "brown", "nyt", "reddit", "amazon")), None)
+    return f"{found}_{special}" if found and special and found != "train" else found
+
+
+def read_folder(
+    folder: str | os.PathLike, parse: Callable[[list[Path]], list[dict[str, Any]]] | None = None
+) -> dict[str, Table]:
+    """Read the splits of a folder: files or sub-folders named after their split (`split_of`).
+
+    Parquet, JSON lines and SQuAD's JSON are read here; `parse` reads other files, in the owner's own form.
 
     Raises:
-        DataError: if the folder or a split is missing, or a file cannot be read; the sentence names it.
+        DataError: if the folder is missing or holds no split, two files claim one, or a file cannot be read; named.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"The data set folder {folder} does not exist.")
-    tables = {}
-    for split in SPLITS:
-        found = [path for end in (".parquet", ".jsonl", ".json") if (path := folder / f"{split}{end}").is_file()]
-        if found:
-            tables[split] = _read_file(found[0])
-    missing = [split for split in ("train", "validation") if split not in tables]
-    if missing:
-        raise DataError(
-            f"The folder {folder} has no {missing[0]} split; it must hold train and validation as .parquet or .jsonl."
-        )
-    return tables
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        split = split_of(path.name)
+        if split and not path.name.startswith("."):
+            found[split].append(path)
+    return {split: _read_split(paths, parse) for split, paths in found.items()}
+
+
+def _read_split(paths: list[Path], parse: Callable[[list[Path]], list[dict[str, Any]]] | None) -> Table:
+    """One split from the best of its forms: parquet before JSON before the owner's own."""
+    for ending in (".parquet", ".jsonl", ".json"):
+        chosen = [path for path in paths if path.suffix == ending]
+        inside = [path for folder in paths if folder.is_dir() for path in sorted(folder.rglob(f"*{ending}"))]
+        if chosen or inside:
+            tables = [_read_file(path) for path in _one_source(chosen) or inside]
+            rows = [row for table in tables for row in table.rows]
+            return Table(rows, tables[0].names, tables[0].where)
+    # CoNLL-2012 keeps its standard test beside a larger one.
+    standard = [path for path in paths if path.name.startswith("conll-2012")]
+    chosen = _one_source(standard or paths)
+    if parse is None:
+        raise DataError(f"The file {chosen[0]} must be .parquet, .jsonl or .json.")
+    return Table(parse(chosen), {}, str(chosen[0]))
+
+
+def _one_source(paths: list[Path]) -> list[Path]:
+    """The paths if they are parts of one (their names differ in digits alone).
+
+    Raises:
+        DataError: for two that both claim a split.
+    """
+    if len({re.sub(r"\d+", "", path.name) for path in paths}) > 1:
+        raise DataError(f"Both {paths[0]} and {paths[1]} seem to hold the same split; leave one.")
+    return paths
 
 
 def read_miniature(name: str) -> dict[str, Table]:
@@ -80,7 +174,7 @@ def read_miniature(name: str) -> dict[str, Table]:
         DataError: if the suite has no data set of that name.
     """
     folder = MINIATURE / name
-    if not (folder / "train.jsonl").is_file():
+    if not folder.is_dir():
         raise DataError(f"The miniature suite has no data set {name!r}.")
     return read_folder(folder)
 
@@ -93,31 +187,46 @@ def read_hub(source: HubSet) -> tuple[dict[str, Table], str | None]:
 
     Raises:
         NoNetwork: if it is not in the cache and the Hub does not answer.
-        DataError: if the Hub answers but the data set cannot be loaded.
+        DataError: if the Hub has no such set, or answers but the set cannot be loaded.
     """
+    if source.hub_id is None:
+        raise DataError(f"This data set is not on the Hub. {source.obtain}")
+    tables, commit = {}, source.revision
+    for split in source.rows:
+        part = source.part(split)
+        found = _load(part)
+        if part.only_in is not None:
+            wanted = set(_load(part.only_in)["document_id"])
+            found = found.filter(lambda row, wanted=wanted: row["document_id"] in wanted)
+        tables[split] = _from_dataset(found, f"{part.hub_id} {part.split}")
+        commit = commit or commit_of([file["filename"] for file in found.cache_files])
+    return tables, commit
+
+
+def _load(part: HubPart) -> Any:
+    """One split as a `datasets.Dataset`."""
     import datasets
 
     def load(**extra: Any) -> Any:
-        return datasets.load_dataset(source.hub_id, source.config, revision=source.revision, **extra)
+        return datasets.load_dataset(
+            part.hub_id, part.config, data_dir=part.data_dir, split=part.split, revision=part.revision, **extra
+        )
 
     offline = datasets.DownloadConfig(local_files_only=True)
     was_offline = datasets.config.HF_HUB_OFFLINE
     try:
         datasets.config.HF_HUB_OFFLINE = True  # the cache alone, without the client's own retries
-        found = load(download_config=offline)
+        return load(download_config=offline)
     except Exception:  # nothing usable in the cache, whatever the client calls that
         datasets.config.HF_HUB_OFFLINE = was_offline
-        require_network(f"The data set {source.hub_id!r}")
+        require_network(f"The data set {part.hub_id!r}")
         try:
-            found = load()
+            return load()
         except Exception as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"The Hub's {source.hub_id!r} cannot be loaded: {first}") from None
+            raise DataError(f"The Hub's {part.hub_id!r} cannot be loaded: {first}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = was_offline
-    return {
-        split: _from_dataset(found[split], f"{source.hub_id} {split}") for split in SPLITS if split in found
-    }, source.revision or commit_of([file["filename"] for file in next(iter(found.values())).cache_files])
 
 
 def commit_of(files: Sequence[str | os.PathLike]) -> str | None:
@@ -130,17 +239,13 @@ def _read_file(path: Path) -> Table:
     import datasets
     import pyarrow.parquet
 
+    if path.suffix != ".parquet":
+        return Table(json_objects(path, read_text(path)), {}, str(path))
     try:
-        if path.suffix == ".parquet":
-            return _from_dataset(datasets.Dataset(pyarrow.parquet.read_table(path)), str(path))
-        with open(path, encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file if line.strip()]
+        return _from_dataset(datasets.Dataset(pyarrow.parquet.read_table(path)), str(path))
     except (OSError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"The file {path} cannot be read: {first}") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"The file {path} must hold one JSON object a line.")
-    return Table(rows, {}, str(path))
 
 
 def _from_dataset(dataset: Any, where: str) -> Table:

@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .encoding import Encoded, collate
 from .errors import BadOption, OutputError, unknown
 from .files import writable_folder, write_json
 from .methods import METHODS
 from .metrics import standard_error
-from .model import PromptedModel, collate, fill, free_memory
+from .model import PromptedModel, fill, free_memory
 from .records import machine
 from .tasks import Split, Task
-from .tasks.common import Encoded
 
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -164,16 +164,20 @@ def train(
 
     if model.family.name != task.name:
         raise BadOption(f"The model was built for {model.family.name!r} and the data set is {task.name!r}.")
-    defaults = METHODS[model.method].settings(model.family.head, model.backbone.config.hidden_size)
-    config = fill(config or TrainingConfig(), defaults)
+    config = config or TrainingConfig()
+    split = task.split(config.selection)
+    rows = sum(map(model.family.size, split.train))
+    defaults = METHODS[model.method].settings(model.family.head, model.backbone.config.hidden_size, rows)
+    config = fill(config, defaults)
     model.max_length = min(config.max_length or model.family.max_length, model.room)
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
     folder = None if output_dir is None else _claim(output_dir, _identity(model, task, settings, name))
     started = time.perf_counter()
 
-    split = task.split(config.selection)
-    data = {part: model.encode(rows) for part in ("train", "validation", "test") if (rows := getattr(split, part))}
-    _fits_memory(model, data["train"], config.batch_size)
+    parts = {"train": split.train, "validation": split.validation, "test": split.test or [], **split.further}
+    data = {part: model.encode(rows, store=True) for part, rows in parts.items() if rows}
+    units = _units(data["train"], model.family.together)
+    _fits_memory(model, units, config.batch_size)
     set_seed(config.seed)
     # accelerate keeps its settings in a singleton, and two runs of one process may differ in precision.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -181,7 +185,7 @@ def train(
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
     model.to(accelerator.device)
 
-    steps = config.epochs * math.ceil(len(data["train"]) / config.batch_size)
+    steps = config.epochs * math.ceil(len(units) / config.batch_size)
     weights = list(model.trainable().values())
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
     scheduler = get_scheduler(config.schedule, optimizer, round(config.warmup_ratio * steps), steps)
@@ -191,7 +195,7 @@ def train(
     bar = tqdm(total=steps, desc=f"{model.method} on {task.name}", disable=not progress, leave=False, file=sys.stderr)
     with _Log(folder) as log, bar:
         while state.epoch < config.epochs:
-            loss = _epoch(model, data["train"], config, accelerator, state, bar)
+            loss = _epoch(model, units, config, accelerator, state, bar)
             scores = evaluate(model, data["validation"], split.validation, config.evaluation_batch_size)
             score = scores[model.family.metric]
             state.epoch += 1
@@ -213,9 +217,10 @@ def train(
             weight.copy_(state.best_weights[key])
     model.eval()
     metrics: dict[str, dict[str, Any] | None] = {"validation": None, "test": None}
-    for part, rows in (("validation", split.validation), ("test", split.test)):
-        if rows:
-            metrics[part] = evaluate(model, data[part], rows, config.evaluation_batch_size)
+    for part, rows in parts.items():
+        if rows and part != "train":
+            same = rows is split.test and part != "test"  # a second name of the same rows
+            metrics[part] = metrics["test"] if same else evaluate(model, data[part], rows, config.evaluation_batch_size)
     seconds = time.perf_counter() - started
     record = _record(model, task, split, data, settings, metrics, state, seconds, precision, name)
     path = None
@@ -229,7 +234,7 @@ def train(
 
 
 def evaluate(
-    model: PromptedModel, encoded: Sequence[Encoded], rows: Sequence[Mapping], batch_size: int = 64
+    model: PromptedModel, encoded: Sequence[Sequence[Encoded]], rows: Sequence[Mapping], batch_size: int = 64
 ) -> dict[str, Any]:
     """Score a model on labelled rows, in float32.
 
@@ -237,12 +242,9 @@ def evaluate(
         model: the model.
         encoded: the rows as `model.encode` gives them.
         rows: the same rows.
-        batch_size: rows at once.
+        batch_size: inputs at once.
     """
-    predicted: list[Any] = [None] * len(rows)
-    for i, scores in model.logits(encoded, batch_size):
-        predicted[i] = model.family.decode(scores, encoded[i], rows[i])
-    return model.family.score(predicted, rows)
+    return model.family.score(model.decode(encoded, rows, batch_size), rows)
 
 
 def choose_precision(wanted: str = "auto") -> str:
@@ -278,13 +280,18 @@ def batches(
         yield chunks[k]
 
 
-def _epoch(model, data, config, accelerator, state: TrainingState, bar) -> float:
+def _units(data: Sequence[Sequence[Encoded]], together: bool) -> list[list[Encoded]]:
+    """What is drawn into a batch as one: the inputs of a row where they are compared, else each input by itself."""
+    return [list(inputs) for inputs in data] if together else [[one] for inputs in data for one in inputs]
+
+
+def _epoch(model, units: Sequence[Sequence[Encoded]], config, accelerator, state: TrainingState, bar) -> float:
     """One pass over the training rows; the mean loss."""
     model.train()
-    lengths = [len(example.inputs["input_ids"]) for example in data]
+    lengths = [max(map(len, unit)) for unit in units]
     total, rows = 0.0, 0
     for chosen in batches(lengths, config.batch_size, state.order, config.length_grouped):
-        batch, labels = collate([data[i] for i in chosen], model.tokenizer)
+        batch, labels = collate([one for i in chosen for one in units[i]], model.tokenizer)
         batch = {key: tensor.to(accelerator.device) for key, tensor in batch.items()}
         with accelerator.autocast():
             logits = model(**batch)
@@ -365,14 +372,15 @@ class _Log:
             self.file.flush()
 
 
-def _fits_memory(model: PromptedModel, data: Sequence[Encoded], batch_size: int) -> None:
+def _fits_memory(model: PromptedModel, units: Sequence[Sequence[Encoded]], batch_size: int) -> None:
     """Refuse a batch whose activations would not fit, before anything is allocated.
 
     Counted are the widest batch's hidden states (about 20 a layer: projections, feed-forward, normalisation), its keys and
     values with the prompt, and two attention maps a layer, all float32.
     """
     config = model.backbone.config
-    text = max(len(example.inputs["input_ids"]) for example in data)
+    text = max(len(one) for unit in units for one in unit)
+    batch_size *= len(units[0])
     prompt = model.options.prompt_length or 0
     rows = text + prompt if METHODS[model.method].prompt == "input" else text
     columns = text + prompt
@@ -385,6 +393,11 @@ def _fits_memory(model: PromptedModel, data: Sequence[Encoded], batch_size: int)
             f"A batch of {batch_size} texts of up to {text} pieces with prompt_length={prompt} needs about "
             f"{need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free."
         )
+
+
+def _share(flags: Iterable[bool]) -> float:
+    found = list(flags)
+    return sum(found) / len(found)
 
 
 def _record(
@@ -416,11 +429,17 @@ def _record(
             "source": task.source,
             "revision": task.revision,
             "train_limit": task.train_limit,
-            "rows": {part: len(getattr(split, part) or []) for part in ("train", "validation", "test")},
+            "rows": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test or [])}
+            | {part: len(rows) for part, rows in split.further.items()},
+            "notes": list(task.notes),
         },
         "inputs": {
             "max_length": model.max_length,
-            "cut": {part: sum(example.cut for example in examples) / len(examples) for part, examples in data.items()},
+            "layout": model.family.layout_name(model.layout),
+            "cut": {part: _share(one.cut for inputs in rows for one in inputs) for part, rows in data.items()},
+            "gold_answers_lost": {
+                part: sum(one.lost for inputs in rows for one in inputs) for part, rows in data.items()
+            },
         },
         "settings": settings | {"precision": precision, "fingerprint": model.fingerprint, "revision": model.revision},
         "history": {"best_epoch": state.best_epoch, "epochs": state.history},

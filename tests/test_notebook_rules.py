@@ -128,6 +128,7 @@ def test_no_function_of_the_library_is_written_again():
         node.name
         for notebook in NOTEBOOKS.values()
         for cell in code_cells(notebook)
+        if "exercise" not in cell.metadata.get("tags", [])  # a stub says nothing yet
         for node in functions(cell.source)
         if body(node) in library
     ]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptv2lib.encoding import IGNORED, Layout
 from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
-from ptv2lib.heads import IGNORED
 from ptv2lib.sources import commit_of
 from ptv2lib.tasks import TASKS, load_task
 
@@ -61,7 +61,7 @@ CASES = {
     "no label": ({"train": [{"sentence": "x", "label": None}]}, "row 0: None is no label"),
     "empty texts": ({"train": [{"sentence": " ", "label": 0}] * 3}, "'sentence' is empty in every row"),
     "not text": ({"train": [{"sentence": 3, "label": 0}]}, "row 0: column 'sentence' must be text"),
-    "no rows": ({"train": []}, "has no rows"),
+    "no rows": ({"train": []}, "train.jsonl is empty"),
     "unlabelled training": ({"train": [{"sentence": "x", "label": -1}]}, "without a label"),
 }
 
@@ -80,7 +80,7 @@ def test_bad_classification_data(case, tmp_path):
     ("row", "words"),
     [
         ({"tokens": ["a", "b"], "ner_tags": [0]}, "row 4: 2 tokens, but 1 tags"),
-        ({"tokens": ["a"], "ner_tags": [9]}, "row 4: the label 9"),
+        ({"tokens": ["a"], "ner_tags": [9]}, "row 4, word 0: the label 9"),
         ({"tokens": "a b", "ner_tags": [0, 0]}, "row 4: column 'tokens' must be a list"),
     ],
 )
@@ -172,11 +172,11 @@ def test_the_train_limit_draws_the_same_rows_every_time(tmp_path):
 def test_words_are_labelled_at_their_first_piece(tiny):
     family, tokenizer = TASKS["wikiann"], tiny().tokenizer
     row = {"tokens": ["Ann", "met", "Bo"], "tags": ["B-PER", "O", "B-LOC"]}
-    encoded = family.encode(row, tokenizer, 64)
+    ((encoded,),) = family.encode([row], tokenizer, Layout(64))
     pieces = tokenizer.convert_ids_to_tokens(encoded.inputs["input_ids"])
     assert pieces == ["[CLS]", "a", "##n", "##n", "m", "##e", "##t", "b", "##o", "[SEP]"]
     x = IGNORED
-    assert encoded.labels == [x, 1, x, x, 0, x, x, 5, x, x]
+    assert encoded.labels.tolist() == [x, 1, x, x, 0, x, x, 5, x, x]
     assert not encoded.cut
 
 
@@ -185,11 +185,11 @@ def test_a_cut_is_counted_and_lost_words_are_no_entities(tiny):
 
     family = TASKS["wikiann"]
     row = {"tokens": ["Ann"] * 10, "tags": ["B-PER"] * 10}
-    encoded = family.encode(row, tiny().tokenizer, 12)
-    assert encoded.cut and len(encoded.inputs["input_ids"]) == 12
+    ((encoded,),) = family.encode([row], tiny().tokenizer, Layout(12))
+    assert encoded.cut and len(encoded) == 12 and encoded.lost == 6
     logits = np.zeros((12, 7))
     logits[:, 1] = 1
-    assert family.decode(logits, encoded, row) == ["B-PER"] * 4 + ["O"] * 6
+    assert family.decode([logits], [encoded], row) == ["B-PER"] * 4 + ["O"] * 6
 
 
 def test_majority_lines(tmp_path):

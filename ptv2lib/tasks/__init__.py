@@ -1,66 +1,43 @@
-"""The data sets, by name, and how their rows are divided between training, selection and score."""
+"""Loading data sets, and dividing their rows between training, selection and score."""
 
 from __future__ import annotations
 
 import os
 import random
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import BadOption, unknown
-from ..sources import HubSet, read_folder, read_hub, read_miniature
-from .classification import Classification
-from .tagging import Tagging
-
-_GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-_SUPERGLUE = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
-
-TASKS: dict[str, Classification | Tagging] = {
-    family.name: family
-    for family in (
-        Classification(
-            "sst2",
-            ("sentence",),
-            ("negative", "positive"),
-            HubSet("nyu-mll/glue", "sst2", _GLUE, "none stated", (67349, 872, 1821)),
-        ),
-        Classification(
-            "rte",
-            ("premise", "hypothesis"),
-            ("entailment", "not_entailment"),
-            HubSet("aps/super_glue", "rte", _SUPERGLUE, "research use", (2490, 277, 3000)),
-        ),
-        Tagging(
-            "conll04",
-            ("Loc", "Org", "Other", "Peop"),
-            "entities",
-            HubSet("DFKI-SLT/conll04", None, None, "none stated", (922, 231, 288)),
-        ),
-        Tagging(
-            "wikiann",
-            ("PER", "ORG", "LOC"),
-            "ner_tags",
-            HubSet(
-                "unimelb-nlp/wikiann", "en", None, "none stated; text from Wikipedia, CC BY-SA", (20000, 10000, 10000)
-            ),
-        ),
-    )
-}
-"""Every task, by the name `--task` takes."""
+from ..backbones import load_backbone
+from ..encoding import Layout
+from ..errors import BadOption, DataError, unknown
+from ..sources import Table, read_folder, read_hub, read_miniature
+from .common import Family
+from .registry import TASKS
 
 SPLIT_SEED = 20211014  # one fixed draw for all methods and seeds
 SELECTIONS = ("heldout", "paper")
+MAIN = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Who trains, who selects, who is scored; `test` is None where no labelled rows are left for it."""
+    """Who trains, who selects, who is scored.
+
+    Attributes:
+        train: rows that train.
+        validation: rows that select the epoch.
+        test: rows that are scored once; None where no labelled ones are left.
+        further: more sets that are scored once, by name: `validation_mismatched`, `test_brown`.
+        protocol: all this in words.
+    """
 
     train: list[dict[str, Any]]
     validation: list[dict[str, Any]]
     test: list[dict[str, Any]] | None
+    further: dict[str, list[dict[str, Any]]]
     protocol: str
 
 
@@ -73,14 +50,16 @@ class Task:
         rows: the checked rows of each official split.
         source: `"hub"`, `"miniature"`, or the name of the folder.
         revision: the Hub commit, where one is known.
-        train_limit: how many training rows are used; None for all.
+        train_limit: how many training rows are used, as the Hub counts rows; None for all.
+        notes: what differs from the official set.
     """
 
-    family: Classification | Tagging
+    family: Family
     rows: dict[str, list[dict[str, Any]]]
     source: str
     revision: str | None = None
     train_limit: int | None = None
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def name(self) -> str:
@@ -91,14 +70,20 @@ class Task:
         """Divide the rows so that selection and score never share one.
 
         With a labelled test split, validation selects and test is scored. Without one, a tenth of train (at most 1,000
-        rows, stratified, the same for every seed) selects and the official validation is scored. `"paper"` selects on the
-        official validation, as the paper's code does.
+        rows, stratified, whole paragraphs and articles, the same for every seed) selects and the official validation is
+        scored. `"paper"` selects on the official validation, as the paper's code does.
 
         Raises:
             UnknownName: for another selection.
+            DataError: without training or validation rows.
         """
         if selection not in SELECTIONS:
             raise unknown("selection", selection, SELECTIONS)
+        for needed in ("train", "validation"):
+            if not self.rows.get(needed):
+                raise DataError(
+                    f"{self.source} has no {needed} split, which training needs; it has {', '.join(self.rows)}."
+                )
         train, validation, test = self.rows["train"], self.rows["validation"], self.rows.get("test")
         if test is not None and not self.family.labelled(test):
             test = None
@@ -110,25 +95,112 @@ class Task:
             train, chosen = self._hold_out(train)
             validation, test = chosen, validation
             protocol = "a tenth of train selects, the official validation is scored once"
-        if self.train_limit is not None and self.train_limit < len(train):
-            train = random.Random(SPLIT_SEED).sample(train, self.train_limit)
-        return Split(train, validation, test, protocol)
+        further = {
+            name: rows for name, rows in self.rows.items() if name not in MAIN and rows and self.family.labelled(rows)
+        }
+        return Split(self._limited(train), validation, test, further, protocol)
+
+    def _grouped(self, rows: Sequence[dict]) -> list[list[int]]:
+        """Row numbers in groups that must not part, in the order of their first row."""
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            key = self.family.group(row)
+            groups[("alone", number) if key is None else ("group", key)].append(number)
+        return list(groups.values())
+
+    def _limited(self, rows: list[dict]) -> list[dict]:
+        total = sum(map(self.family.size, rows))
+        if self.train_limit is None or self.train_limit >= total:
+            return rows
+        chosen, count = [], 0
+        for row in random.Random(SPLIT_SEED).sample(rows, min(self.train_limit, len(rows))):
+            if count >= self.train_limit:
+                break
+            chosen.append(row)
+            count += self.family.size(row)
+        return chosen
 
     def _hold_out(self, rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
         draw = random.Random(SPLIT_SEED)
-        share = min(len(rows) // 10, 1000) / len(rows)
-        strata = defaultdict(list)
-        for number, row in enumerate(rows):
-            strata[self.family.strata(row)].append(number)
-        chosen = set()
-        for _, numbers in sorted(strata.items()):
-            chosen.update(draw.sample(numbers, max(1, round(share * len(numbers)))))
+        groups = self._grouped(rows)
+        chosen: set[int] = set()
+        if len(groups) == len(rows):
+            share = min(len(rows) // 10, 1000) / len(rows)
+            strata = defaultdict(list)
+            for number, row in enumerate(rows):
+                strata[self.family.strata(row)].append(number)
+            for _, numbers in sorted(strata.items()):
+                chosen.update(draw.sample(numbers, max(1, round(share * len(numbers)))))
+        else:
+            wanted = min(sum(map(self.family.size, rows)) / 10, 1000)
+            count = 0
+            for group in draw.sample(groups, len(groups)):
+                if count >= wanted or len(chosen) + len(group) >= len(rows):
+                    break
+                chosen.update(group)
+                count += sum(self.family.size(rows[number]) for number in group)
         kept = [row for number, row in enumerate(rows) if number not in chosen]
         return kept, [rows[number] for number in sorted(chosen)]
 
+    def show(
+        self, count: int = 3, *, backbone: str = "minilm", layout: str | None = None, max_length: int | None = None
+    ) -> None:
+        """Print what the encoder sees of the first training rows: pieces, segments, labels a piece, windows.
+
+        Args:
+            count: how many rows; without a training split the first of another one.
+            backbone: whose tokenizer cuts the words.
+            layout: one of `family.layouts`.
+            max_length: the cut; None for the task's own.
+        """
+        encoder = load_backbone(backbone)
+        tokenizer = encoder.tokenizer
+        length = min(max_length or self.family.max_length, encoder.context)
+        chosen = Layout(length, name=layout, segments=encoder.segments > 1)
+        self.family.check_layout(chosen)
+        trains = {"train", "validation"} <= set(self.rows)
+        rows = self.split().train if trains else next(iter(self.rows.values()))
+        laid = self.family.encode(rows[:count], tokenizer, chosen)
+        for number, inputs in enumerate(laid):
+            print(f"row {number}: {len(inputs)} input{'s' if len(inputs) > 1 else ''}")
+            for one in inputs:
+                print("\n".join(_shown(one, tokenizer, self.family)), end="\n\n")
+
+
+def _shown(one: Any, tokenizer: Any, family: Family) -> list[str]:
+    """An input as lines of equal columns: pieces, segments, marks, labels."""
+    pieces = tokenizer.convert_ids_to_tokens(one.inputs["input_ids"].tolist())
+    lines = {"pieces": pieces}
+    for name, title in (("token_type_ids", "segment"), ("marks", "marked")):
+        if name in one.inputs and one.inputs[name].any():
+            lines[title] = [str(value) if value else "." for value in one.inputs[name]]
+    verdict = f"label: {one.labels}"
+    if family.head == "token" and one.labels is not None:
+        lines["label"] = ["" if label < 0 else family.labels[label] for label in one.labels]
+        verdict = ""
+    elif family.head == "span" and one.labels is not None:
+        verdict = (
+            "answer: not in this window"
+            if one.labels == (0, 0)
+            else f"answer: pieces {one.labels[0]} to {one.labels[1]}"
+        )
+    elif family.head == "sequence" and one.labels is not None:
+        verdict = f"label: {family.labels[one.labels]}"
+    widths = [max(len(column[k]) for column in lines.values()) for k in range(len(pieces))]
+    found, start = [], 0
+    while start < len(pieces):
+        end, width = start, 0
+        while end < len(pieces) and (end == start or width + widths[end] + 1 <= 100):
+            width += widths[end] + 1
+            end += 1
+        for title, column in lines.items():
+            found.append(f"  {title:8}" + " ".join(column[k].ljust(widths[k]) for k in range(start, end)).rstrip())
+        start = end
+    return [*found, f"  {verdict}{' (cut)' if one.cut else ''}"] if verdict or one.cut else found
+
 
 def load_task(
-    name: str,
+    name: str | Family,
     *,
     source: str = "hub",
     dataset: str | os.PathLike | None = None,
@@ -137,9 +209,9 @@ def load_task(
     """Load a data set and check every row.
 
     Args:
-        name: a name of `TASKS`.
+        name: a name of `TASKS`, or a family of your own, such as `Classification("mood", ("text",), ("sad", "glad"))`.
         source: `"hub"` or `"miniature"`, the suite that ships with the library.
-        dataset: a folder of your own copy in the Hub's columns; it takes the place of `source`.
+        dataset: a folder of your own copy, in the Hub's columns or its owner's form; it takes the place of `source`.
         train_limit: use this many training rows, drawn with a fixed seed.
 
     Raises:
@@ -147,21 +219,64 @@ def load_task(
         DataError: for data that cannot be read or break the schema.
         NoNetwork: if the Hub is needed and does not answer.
     """
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
+    family = find_task(name) if isinstance(name, str) else name
     if train_limit is not None and train_limit < 1:
         raise BadOption(f"train_limit={train_limit} must be at least 1.")
-    family, revision = TASKS[name], None
+    tables, origin, revision = _tables(family, source, dataset)
+    if not tables:
+        raise DataError(f"{origin} holds no split; name its files train, validation and test.")
+    if ("train" in tables) != ("validation" in tables):
+        missing = "validation" if "train" in tables else "train"
+        raise DataError(
+            f"{origin} has no {missing} split; training needs train and validation, and scoring alone only test."
+        )
+    family = family.with_labels_of(tables)
+    rows = {split: family.read(table) for split, table in tables.items()}
+    if "test" not in rows and "test_wsj" in rows:  # CoNLL-2005 names its main test after its source
+        rows["test"] = rows["test_wsj"]
+    for split in ("train", "validation"):
+        if split in rows and not family.labelled(rows[split]):
+            raise DataError(f"The {split} split of {origin} has rows without a label; only test may be unlabelled.")
+    notes = [] if source == "miniature" and dataset is None else _against_official(family, rows)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return Task(family, rows, origin, revision, train_limit, tuple(notes))
+
+
+def find_task(name: str) -> Family:
+    """Look a task up.
+
+    Raises:
+        UnknownName: with the nearest name.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]
+
+
+def _tables(family: Family, source: str, dataset: str | os.PathLike | None) -> tuple[dict[str, Table], str, str | None]:
+    revision = None
     if dataset is not None:
-        tables, origin = read_folder(dataset), os.path.basename(os.path.normpath(dataset))
+        tables, origin = read_folder(dataset, family.parse), os.path.basename(os.path.normpath(dataset))
     elif source == "miniature":
-        tables, origin = read_miniature(name), source
+        tables, origin = read_miniature(family.name), source
     elif source == "hub":
         (tables, revision), origin = read_hub(family.hub), source
     else:
         raise unknown("source", source, ("hub", "miniature"))
-    rows = {split: family.read(table) for split, table in tables.items()}
-    for split in ("train", "validation"):
-        if not family.labelled(rows[split]):
-            raise BadOption(f"The {split} split of {origin} has rows without a label; only test may be unlabelled.")
-    return Task(family, rows, origin, revision, train_limit)
+    base = getattr(family, "trained_on", None)
+    if base and dataset is None:
+        other = _tables(find_task(base), source, None)[0]
+        tables |= {split: other[split] for split in ("train", "validation") if split in other}
+    return tables, origin, revision
+
+
+def _against_official(family: Family, rows: dict[str, list[dict]]) -> list[str]:
+    """What to say about row counts that are not the official ones: nothing, or one sentence."""
+    counts = {split: sum(map(family.size, rows[split])) for split in family.hub.rows if split in rows}
+    other = [
+        f"{split} {count:,} (official {family.hub.rows[split]:,})"
+        for split, count in counts.items()
+        if count != family.hub.rows[split]
+    ]
+    return [f"{family.name} has other numbers of rows than the official set: {', '.join(other)}."] if other else []

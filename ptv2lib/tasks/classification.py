@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..metrics import accuracy
+from ..encoding import Encoded, Layout
+from ..errors import DataError
+from ..formats import glue_rows, read_text, superglue_rows
+from ..metrics import accuracy, macro_f1
 from ..sources import HubSet, Table
-from .common import UNLABELLED, Encoded, check_columns, check_texts, most_frequent, read_label
+from .common import (
+    NO_HUB,
+    UNLABELLED,
+    Family,
+    Pieces,
+    check_columns,
+    check_texts,
+    json_lines,
+    most_frequent,
+    read_label,
+    shares,
+    tokenize,
+)
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Family):
     """A classification data set.
 
     Attributes:
@@ -23,81 +39,231 @@ class Classification:
         labels: the labels in the Hub's order.
         hub: where the data set lives.
         max_length: default cut, in pieces.
+        cut: which text of a pair is cut: `"longest_first"`, `"only_first"`, `"only_second"`.
+        macro: whether the unweighted mean of the labels' F1 is reported too (CB).
+        columns: where the texts stand in GLUE's TSV: place or header.
+        synonyms: other names of text columns, GLUE's against SuperGLUE's for instance.
     """
 
     name: str
     texts: tuple[str, ...]
     labels: tuple[str, ...]
-    hub: HubSet
+    hub: HubSet = NO_HUB
     max_length: int = 256
+    cut: str = "longest_first"
+    macro: bool = False
+    columns: Mapping[str, int | str] = field(default_factory=dict)
+    synonyms: Mapping[str, str] = field(default_factory=dict)
 
     head: ClassVar[str] = "sequence"
     metric: ClassVar[str] = "accuracy"
 
-    def read(self, table: Table) -> list[dict[str, Any]]:
-        """Check a split and give its rows with integer labels in this task's order.
+    def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
+        """GLUE's TSV."""
+        if not self.columns or any(path.suffix != ".tsv" for path in paths):
+            return super().parse(paths)
+        return [row for path in paths for row in glue_rows(path, read_text(path), self.columns)]
 
-        Raises:
-            DataError: naming the file, the row and what is wrong.
-        """
-        check_columns(table, [*self.texts, "label"])
+    def read(self, table: Table) -> list[dict[str, Any]]:
+        """Check a split and give its rows with integer labels in this task's order; `idx` is kept."""
+        rows = superglue_rows(table.rows, table.where)
+        rows = [{self.synonyms.get(column, column): value for column, value in row.items()} for row in rows]
+        table = Table(rows, table.names, table.where)
+        check_columns(table, self.texts)
         for column in self.texts:
             check_texts(table, column)
         names = table.names.get("label")
         return [
-            {column: row[column] for column in self.texts}
-            | {"label": read_label(row["label"], self.labels, names, f"{table.where}, row {number}")}
-            for number, row in enumerate(table.rows)
+            self._row(row, number, f"{table.where}, row {number}")
+            | {"label": read_label(row.get("label", UNLABELLED), self.labels, names, f"{table.where}, row {number}")}
+            for number, row in enumerate(rows)
         ]
+
+    def _row(self, row: Mapping, number: int, where: str) -> dict[str, Any]:
+        return {column: row[column] for column in self.texts} | {"idx": row.get("idx", number)}
 
     def labelled(self, rows: Sequence[Mapping]) -> bool:
         """Whether the rows have gold labels."""
         return all(row["label"] != UNLABELLED for row in rows)
 
     def strata(self, row: Mapping) -> int:
-        """What a stratified split keeps in proportion."""
+        """The label."""
         return row["label"]
 
     def texts_of(self, row: Mapping) -> str:
         """The row's running text."""
         return " ".join(row[column] for column in self.texts)
 
-    def encode(self, row: Mapping, tokenizer: Any, max_length: int) -> Encoded:
-        """Tokenize one row; of a pair, the longer text is cut first."""
-        texts = [row[column] for column in self.texts]
-        whole = len(tokenizer(*texts, add_special_tokens=True, verbose=False)["input_ids"])
-        inputs = tokenizer(*texts, truncation=True, max_length=max_length)
-        return Encoded(dict(inputs), row.get("label"), whole > max_length)
+    def pair(self, row: Mapping, layout: Layout) -> list[str]:
+        """The one or two texts of a row as the encoder reads them."""
+        return [row[column] for column in self.texts]
 
-    def decode(self, logits: np.ndarray, encoded: Encoded, row: Mapping) -> int:
-        """Predicted label index of one row from logits `[labels]`."""
-        return int(logits.argmax())
+    def marked(self, row: Mapping, layout: Layout) -> list[tuple[int, int, int]]:
+        """Words the head reads apart: (text 0 or 1, first character, character after the last)."""
+        return []
+
+    def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
+        """Tokenize rows."""
+        texts = [self.pair(row, layout) for row in rows]
+        second = [pair[1] for pair in texts] if rows and len(texts[0]) == 2 else None
+        marking = self.words_read(layout) > 0
+        laid = tokenize(tokenizer, [pair[0] for pair in texts], second, layout.max_length, self.cut, offsets=marking)
+        found = []
+        for row, pieces in zip(rows, laid, strict=True):
+            inputs = pieces.arrays()
+            if marking:
+                inputs["marks"] = _marks(pieces, self.marked(row, layout))
+            label = row.get("label", UNLABELLED)
+            found.append([Encoded(inputs, None if label == UNLABELLED else label, pieces.cut)])
+        return found
+
+    def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> int:
+        """Predicted label index from logits `[labels]`."""
+        return int(logits[0].argmax())
 
     def score(self, predicted: Sequence[int], rows: Sequence[Mapping]) -> dict[str, Any]:
-        """Accuracy."""
-        return {"accuracy": accuracy(predicted, [row["label"] for row in rows])}
+        """Accuracy, and macro-F1 where the set asks for it."""
+        gold = [row["label"] for row in rows]
+        extra = {"macro_f1": macro_f1(predicted, gold, range(len(self.labels)))} if self.macro else {}
+        return {"accuracy": accuracy(predicted, gold)} | extra
 
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
         """The score of always answering with the most frequent label of `train`."""
         label = most_frequent([row["label"] for row in train])
         return self.score([label] * len(rows), rows) | {"answer": self.labels[label]}
 
+    def submission(self, predicted: Sequence[int], rows: Sequence[Mapping]) -> str:
+        """GLUE's test file (SST-2, MNLI: `index` and `prediction`, tab-separated) or SuperGLUE's JSON lines.
+
+        SuperGLUE writes truth values in lower case, save for WSC; SST-2 writes numbers, all others words.
+        """
+        if self.hub.hub_id == "nyu-mll/glue":
+            told = [str(label) if self.name == "sst2" else self.labels[label] for label in predicted]
+            lines = [f"{row['idx']}\t{label}\n" for row, label in zip(rows, told, strict=True)]
+            return "index\tprediction\n" + "".join(lines)
+        words = [word.lower() if word in ("False", "True") and self.name != "wsc" else word for word in self.labels]
+        return json_lines(
+            {"idx": row["idx"], "label": words[label]} for row, label in zip(rows, predicted, strict=True)
+        )
+
     def prepare(self, example: Mapping) -> dict[str, Any]:
         """Turn what a person asks about into a row.
 
         Raises:
-            DataError: if a text column is missing or is not text.
+            DataError: if a column is missing or a text is not text.
         """
         table = Table([dict(example)], {}, "The example")
         check_columns(table, self.texts)
         check_texts(table, self.texts[0])
-        return {column: example[column] for column in self.texts}
+        return self._row(example, 0, "The example")
 
-    def answer(self, logits: np.ndarray, encoded: Encoded, row: Mapping) -> dict[str, Any]:
+    def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:
         """Label and probabilities in the task's own words."""
-        shifted = np.exp(logits - logits.max())
-        chances = shifted / shifted.sum()
+        chances = shares(logits[0])
         return {
             "label": self.labels[int(chances.argmax())],
             "probabilities": {label: float(chance) for label, chance in zip(self.labels, chances, strict=True)},
         }
+
+
+@dataclass(frozen=True)
+class WordInContext(Classification):
+    """WiC: does a word mean the same in two sentences?
+
+    Layouts: `words` reads the two sentences and, apart, the two words; `pair` and `question` are templates 1 and 0 of the
+    official P-tuning v2 code ("word: sentence" twice; one text that ends in a question).
+    """
+
+    layouts: ClassVar[tuple[str, ...]] = ("words", "pair", "question")
+
+    def words_read(self, layout: Layout) -> int:
+        """Two with the layout `words`."""
+        return 2 if layout.name in (None, "words") else 0
+
+    def pair(self, row: Mapping, layout: Layout) -> list[str]:
+        """The texts of a row in the layout asked for."""
+        first, second, word = row["sentence1"], row["sentence2"], row["word"]
+        if layout.name == "pair":
+            return [f"{word}: {first}", f"{word}: {second}"]
+        if layout.name == "question":
+            return [f"{first} {second} Does {word} have the same meaning in both sentences?"]
+        return [first, second]
+
+    def marked(self, row: Mapping, layout: Layout) -> list[tuple[int, int, int]]:
+        """The word in each sentence."""
+        return [(0, row["start1"], row["end1"]), (1, row["start2"], row["end2"])]
+
+    def _row(self, row: Mapping, number: int, where: str) -> dict[str, Any]:
+        columns = ("word", "sentence1", "sentence2", "start1", "end1", "start2", "end2")
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise DataError(f"{where} has no column {missing[0]!r}.")
+        for k in "12":
+            start, end, text = row[f"start{k}"], row[f"end{k}"], row[f"sentence{k}"]
+            if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
+                raise DataError(
+                    f"{where}: columns start{k} and end{k} give {start} to {end}, outside the {len(text)} characters of "
+                    f"sentence{k}."
+                )
+        return {column: row[column] for column in columns} | {"idx": row.get("idx", number)}
+
+
+@dataclass(frozen=True)
+class Coreference(Classification):
+    """WSC: does the pronoun (span 2) stand for the noun phrase (span 1)?
+
+    Layouts: `question` and `stars` are templates 0 and 1 of the official P-tuning v2 code ("pronoun: text" paired with the
+    noun phrase; the text with stars around the pronoun); `words` reads the text and, apart, the two spans.
+    """
+
+    layouts: ClassVar[tuple[str, ...]] = ("question", "stars", "words")
+
+    def words_read(self, layout: Layout) -> int:
+        """Two with the layout `words`."""
+        return 2 if layout.name == "words" else 0
+
+    def pair(self, row: Mapping, layout: Layout) -> list[str]:
+        """The texts of a row in the layout asked for."""
+        if layout.name == "stars":
+            words = row["text"].split()
+            at = row["span2_index"]
+            return [" ".join([*words[:at], "*", words[at], "*", *words[at + 1 :]]), row["span1_text"]]
+        if layout.name == "words":
+            return [row["text"]]
+        return [f"{row['span2_text']}: {row['text']}", row["span1_text"]]
+
+    def marked(self, row: Mapping, layout: Layout) -> list[tuple[int, int, int]]:
+        """The noun phrase and the pronoun, found by counting the words of the text."""
+        starts, end = [], 0
+        for word in row["text"].split():
+            start = row["text"].index(word, end)
+            end = start + len(word)
+            starts.append((start, end))
+        found = []
+        for k in "12":
+            at = row[f"span{k}_index"]
+            # Some span texts differ from the text by a period or a capital; their number of words holds.
+            last = min(at + len(row[f"span{k}_text"].split()), len(starts)) - 1
+            found.append((0, starts[at][0], starts[max(at, last)][1]))
+        return found
+
+    def _row(self, row: Mapping, number: int, where: str) -> dict[str, Any]:
+        columns = ("text", "span1_index", "span2_index", "span1_text", "span2_text")
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise DataError(f"{where} has no column {missing[0]!r}.")
+        words = len(row["text"].split())
+        for column in ("span1_index", "span2_index"):
+            if not isinstance(row[column], int) or not 0 <= row[column] < words:
+                raise DataError(f"{where}: column {column!r} is {row[column]!r}, and the text has {words} words.")
+        return {column: row[column] for column in columns} | {"idx": row.get("idx", number)}
+
+
+def _marks(pieces: Pieces, marked: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """For each piece 0, or which marked word it belongs to, from 1."""
+    offsets = np.array(pieces.encoding["offset_mapping"][pieces.at])
+    sides = np.array([-1 if side is None else side for side in pieces.encoding.sequence_ids(pieces.at)])
+    marks = np.zeros(len(offsets), np.int32)
+    for number, (side, start, end) in enumerate(marked, 1):
+        marks[(sides == side) & (offsets[:, 0] < end) & (offsets[:, 1] > start)] = number
+    return marks

@@ -1,43 +1,148 @@
-"""What all task families share: reading labels, checking columns, cutting texts."""
+"""What all task families share: the contract of a family, reading labels, checking columns, tokenizing."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-from ..errors import DataError
-from ..sources import Table
+import numpy as np
+
+from ..encoding import Encoded, Layout
+from ..errors import BadOption, DataError, unknown
+from ..formats import json_objects, read_text
+from ..sources import HubSet, Table
 
 UNLABELLED = -1
+NO_HUB = HubSet(None, None, None, "your own", {}, "Give the folder of your own copy with dataset=.")
 
 
-@dataclass
-class Encoded:
-    """One example as the encoder takes it.
+class Family(ABC):
+    """What a kind of task must know; a data set is an instance, a frozen dataclass of its columns and labels.
 
-    Attributes:
-        inputs: what the tokenizer gives, lists of equal length: `input_ids`, `attention_mask`, `token_type_ids`.
-        labels: one label, or one a piece; None for an example without gold answer.
-        cut: whether pieces were lost to the maximal length.
-        words: for tagging, the index of the word that each piece opens, or None.
+    A row is what is answered at once: a sentence, a question with its options, a predicate. It may need several inputs of
+    the encoder: `encode` gives a list of them for each row, and `decode` reads their logits together.
     """
 
-    inputs: dict[str, list[int]]
-    labels: int | list[int] | None
-    cut: bool
-    words: list[int | None] = field(default_factory=list)
+    head: ClassVar[str]
+    """Which head reads it: `"sequence"`, `"choice"`, `"token"` or `"span"`."""
+    metric: ClassVar[str]
+    """The score by which epochs and settings are chosen."""
+    together: ClassVar[bool] = False
+    """Whether the inputs of a row must share a training batch."""
+    layouts: ClassVar[tuple[str, ...]] = ()
+    """Ways to lay a row out, the default first; none where there is one way only."""
+
+    name: str
+    hub: HubSet
+    max_length: int
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is no text, and one text where several are needed."""
+        if not isinstance(self.name, str) or not self.name:
+            raise BadOption(f"A task's name must be text, not {self.name!r}.")
+        for part in ("texts", "choices", "types", "roles", "labels"):
+            value = getattr(self, part, ())
+            if not isinstance(value, (tuple, list)) or not all(isinstance(one, str) for one in value):
+                raise BadOption(
+                    f"{part}={value!r} of the task {self.name!r} must be several texts, such as ('one', 'two')."
+                )
+
+    @abstractmethod
+    def read(self, table: Table) -> list[dict[str, Any]]:
+        """Check a split and give its rows. Raises `DataError` naming the file, the row and the column."""
+
+    @abstractmethod
+    def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
+        """The inputs of each row."""
+
+    @abstractmethod
+    def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> Any:
+        """The prediction for one row from the logits of its inputs."""
+
+    @abstractmethod
+    def score(self, predicted: Sequence, rows: Sequence[Mapping]) -> dict[str, Any]:
+        """Scores of predictions, the task's own metric first."""
+
+    @abstractmethod
+    def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
+        """The score of the most frequent answer, and under `answer` what it is."""
+
+    @abstractmethod
+    def prepare(self, example: Mapping) -> dict[str, Any]:
+        """Turn what a person asks about into a row. Raises `DataError` if something is missing."""
+
+    @abstractmethod
+    def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:
+        """The prediction for one row in the task's own words."""
+
+    @abstractmethod
+    def submission(self, predicted: Sequence, rows: Sequence[Mapping]) -> str:
+        """Predictions as the text of a file in the form that the data set's owner asks for."""
+
+    @abstractmethod
+    def texts_of(self, row: Mapping) -> str:
+        """The row's running text."""
+
+    def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
+        """Rows from files in the owner's own form, where it is neither parquet nor JSON."""
+        raise DataError(f"The file {paths[0]} must be .parquet, .jsonl or .json.")
+
+    def with_labels_of(self, tables: Mapping[str, Table]) -> Family:
+        """This family with the labels that the data hold, for sets whose labels are not listed beforehand."""
+        return self
+
+    def labelled(self, rows: Sequence[Mapping]) -> bool:
+        """Whether the rows have gold answers."""
+        return True
+
+    def strata(self, row: Mapping) -> Any:
+        """What a stratified split keeps in proportion."""
+        return 0
+
+    def group(self, row: Mapping) -> Hashable | None:
+        """Rows of one group never part: all questions on one paragraph, for instance."""
+        return None
+
+    def size(self, row: Mapping) -> int:
+        """How many rows of the Hub's file this row is."""
+        return 1
+
+    def words_read(self, layout: Layout) -> int:
+        """How many marked words the head reads beside the whole text."""
+        return 0
+
+    def layout_name(self, layout: Layout) -> str | None:
+        """The layout in use: the one asked for, or the default; None where there is one way only."""
+        return layout.name or next(iter(self.layouts), None)
+
+    def check_layout(self, layout: Layout) -> None:
+        """Raise `UnknownName` for a layout this family does not have, `BadOption` for one that the encoder cannot read."""
+        if layout.name is not None and not self.layouts:
+            raise BadOption(f"layout={layout.name!r}: {self.name} has one layout only.")
+        if layout.name is not None and layout.name not in self.layouts:
+            raise unknown("layout", layout.name, self.layouts)
+
+
+def read_objects(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Rows of JSON files."""
+    return [row for path in paths for row in json_objects(path, read_text(path))]
 
 
 def check_columns(table: Table, columns: Sequence[str]) -> None:
     """Raise a `DataError` that names what is missing."""
     if not table.rows:
         raise DataError(f"{table.where} has no rows.")
-    missing = [column for column in columns if column not in table.rows[0]]
-    if missing:
-        have = ", ".join(table.rows[0])
-        raise DataError(f"{table.where} has no column {missing[0]!r}; it has {have}.")
+    for number, row in enumerate(table.rows):
+        missing = [column for column in columns if column not in row]
+        if missing:
+            place = table.where if number == 0 else f"{table.where}, row {number},"
+            raise DataError(f"{place} has no column {missing[0]!r}; it has {', '.join(row)}.")
 
 
 def check_texts(table: Table, column: str) -> None:
@@ -51,12 +156,24 @@ def check_texts(table: Table, column: str) -> None:
         raise DataError(f"{table.where}: the text column {column!r} is empty in every row.")
 
 
+def check_words(table: Table) -> None:
+    """Refuse a `tokens` column that is not lists of words, or is empty in every row."""
+    for number, row in enumerate(table.rows):
+        tokens = row["tokens"]
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise DataError(f"{table.where}, row {number}: column 'tokens' must be a list of words.")
+    if not any(token.strip() for row in table.rows for token in row["tokens"]):
+        raise DataError(f"{table.where}: the text column 'tokens' is empty in every row.")
+
+
 def read_label(value: Any, labels: Sequence[str], names: Sequence[str] | None, where: str) -> int:
-    """One label as an index into `labels`; accepts an index, a ClassLabel index of the file, or a string.
+    """One label as an index into `labels`; accepts an index, a ClassLabel index of the file, a string, or a truth value.
 
     Raises:
         DataError: for anything else, naming the row.
     """
+    if isinstance(value, bool) and tuple(labels) == ("False", "True"):
+        return int(value)
     if isinstance(value, bool) or value is None:
         raise DataError(f"{where}: {value!r} is no label; labels are {', '.join(labels)}.")
     if isinstance(value, int):
@@ -71,7 +188,80 @@ def read_label(value: Any, labels: Sequence[str], names: Sequence[str] | None, w
     raise DataError(f"{where}: the label {value!r} is not one of {', '.join(labels)}.")
 
 
+def json_lines(objects: Iterable[Mapping]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
+
+
 def most_frequent(values: Sequence) -> Any:
     """The most frequent value; the smallest of several."""
     counts = Counter(values)
     return min(counts, key=lambda value: (-counts[value], value))
+
+
+def shares(logits: np.ndarray) -> np.ndarray:
+    """Softmax: scores as chances that add up to 1."""
+    shifted = np.exp(logits - logits.max())
+    return shifted / shifted.sum()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One tokenized text or pair: `encoding` is the tokenizer's answer for a batch, `at` this text's place in it."""
+
+    encoding: Any
+    at: int
+    cut: bool
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the encoder takes: `input_ids` and, where the tokenizer gives them, `token_type_ids`."""
+        return {
+            name: np.array(self.encoding[name][self.at], np.int32)
+            for name in ("input_ids", "token_type_ids")
+            if name in self.encoding
+        }
+
+
+def tokenize(
+    tokenizer: Any,
+    first: Sequence,
+    second: Sequence | None,
+    max_length: int,
+    cut: str = "longest_first",
+    words: bool = False,
+    offsets: bool = False,
+) -> list[Pieces]:
+    """Tokenize texts, or pairs, and cut those that are too long.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        first: texts, or lists of words.
+        second: the texts paired with them; None for single texts.
+        max_length: in pieces, special ones included.
+        cut: which text of a pair is cut: `"only_first"`, `"only_second"`, or the longer one. Where cutting the one alone
+            cannot make room, the longer one is cut.
+        words: texts are lists of words.
+        offsets: ask for character offsets.
+    """
+    if not first:
+        return []
+    options = {"is_split_into_words": words, "return_attention_mask": False, "verbose": False}
+
+    def encode(numbers: Sequence[int], **more: Any) -> Any:
+        pairs = None if second is None else [second[i] for i in numbers]
+        return tokenizer([first[i] for i in numbers], pairs, return_offsets_mapping=offsets, **options, **more)
+
+    whole = encode(range(len(first)))
+    found = [Pieces(whole, i, False) for i in range(len(first))]
+    long = [i for i, ids in enumerate(whole["input_ids"]) if len(ids) > max_length]
+    ways: dict[str, list[int]] = defaultdict(list)
+    stays = {"only_first": second, "only_second": first}.get(cut) if second is not None else None
+    kept = tokenizer([stays[i] for i in long], **options)["input_ids"] if stays is not None and long else []
+    for place, i in enumerate(long):
+        one_will_do = stays is not None and len(kept[place]) + 4 <= max_length
+        ways[cut if one_will_do else "longest_first"].append(i)
+    for way, numbers in ways.items():
+        shortened = encode(numbers, truncation=way, max_length=max_length)
+        for at, i in enumerate(numbers):
+            found[i] = Pieces(shortened, at, True)
+    return found

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..encoding import IGNORED, Encoded, Layout
 from ..errors import DataError
-from ..heads import IGNORED
-from ..metrics import span_scores, spans
+from ..formats import read_text, tagged_rows
+from ..metrics import span_scores, spans, strict_span_scores
 from ..sources import HubSet, Table
-from .common import Encoded, check_columns, read_label
+from .common import NO_HUB, UNLABELLED, Family, check_columns, check_words, read_label, tokenize
 
 
 @dataclass(frozen=True)
-class Tagging:
+class Tagging(Family):
     """A tagging data set.
 
     Attributes:
@@ -26,13 +29,15 @@ class Tagging:
         column: `"ner_tags"` (one tag a word) or `"entities"` (`start`, `end` exclusive, `type`).
         hub: where the data set lives.
         max_length: default cut, in pieces.
+        order: the Hub's order of tags where the file has bare numbers; empty for `O`, then `B-` and `I-` of each type.
     """
 
     name: str
     types: tuple[str, ...]
-    column: str
-    hub: HubSet
+    column: str = "ner_tags"
+    hub: HubSet = NO_HUB
     max_length: int = 256
+    order: tuple[str, ...] = ()
 
     head: ClassVar[str] = "token"
     metric: ClassVar[str] = "f1"
@@ -42,38 +47,56 @@ class Tagging:
         """`O`, then `B-` and `I-` of each type."""
         return ("O", *(f"{place}-{kind}" for kind in self.types for place in "BI"))
 
-    def read(self, table: Table) -> list[dict[str, Any]]:
-        """Check a split and give rows of `tokens` and `tags`, tags as strings.
+    def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
+        """Column files as of CoNLL-2003."""
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        return [row for file in files if file.is_file() for row in tagged_rows(file, read_text(file))]
 
-        Raises:
-            DataError: naming the file, the row and what is wrong.
+    def read(self, table: Table) -> list[dict[str, Any]]:
+        """Check a split and give rows of `tokens` and `tags`, tags as IOB2 strings.
+
+        IOB1 (the original form of CoNLL-2003) is told by its tags and turned into IOB2, which is said once.
         """
-        check_columns(table, ["tokens", self.column])
+        column = self.column
+        if table.rows and column not in table.rows[0]:  # tner's name, and the column files'
+            column = next((other for other in ("ner_tags", "tags") if other in table.rows[0]), column)
+        check_columns(table, ["tokens", column])
+        check_words(table)
         rows = []
         for number, row in enumerate(table.rows):
             where = f"{table.where}, row {number}"
-            tokens = row["tokens"]
-            if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-                raise DataError(f"{where}: column 'tokens' must be a list of words.")
-            rows.append({"tokens": tokens, "tags": self._tags(row[self.column], tokens, table, where)})
-        if not any(token.strip() for row in rows for token in row["tokens"]):
-            raise DataError(f"{table.where}: the text column 'tokens' is empty in every row.")
+            rows.append({"tokens": row["tokens"], "tags": self._tags(row[column], row["tokens"], table, where, column)})
+        to_iob2([row["tags"] for row in rows], table.where)
         return rows
 
-    def _tags(self, value: Any, tokens: Sequence[str], table: Table, where: str) -> list[str]:
-        if self.column == "entities":
+    def _tags(self, value: Any, tokens: Sequence[str], table: Table, where: str, column: str) -> list[str]:
+        if column == "entities":
             return self._tags_from_entities(value, tokens, where)
         if not isinstance(value, list) or len(value) != len(tokens):
             count = len(value) if isinstance(value, list) else "no"
             raise DataError(f"{where}: {len(tokens)} tokens, but {count} tags.")
-        names = table.names.get(self.column)
-        return [self.labels[read_label(tag, self.labels, names, where)] for tag in value]
+        names = table.names.get(column) or self.order or None
+        found = [read_label(tag, self.labels, names, f"{where}, word {k}") for k, tag in enumerate(value)]
+        if UNLABELLED in found:
+            raise DataError(
+                f"{where}, word {found.index(UNLABELLED)}: the label -1 is not one of {', '.join(self.labels)}."
+            )
+        return [self.labels[label] for label in found]
 
     def _tags_from_entities(self, entities: Any, tokens: Sequence[str], where: str) -> list[str]:
         if isinstance(entities, dict):  # older versions of datasets turn a list of dicts into a dict of lists
-            entities = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=True)]
+            try:
+                columns = list(zip(*entities.values(), strict=True))
+            except (TypeError, ValueError):
+                raise DataError(f"{where}: column 'entities' has lists of different length.") from None
+            entities = [dict(zip(entities, values, strict=True)) for values in columns]
         tags = ["O"] * len(tokens)
+        if not isinstance(entities, list):
+            raise DataError(f"{where}: column 'entities' must be a list of start, end and type.")
         for entity in entities:
+            known = isinstance(entity, Mapping) and {"start", "end", "type"} <= set(entity)
+            if not known or type(entity["start"]) is not int or type(entity["end"]) is not int:
+                raise DataError(f"{where}: column 'entities' must hold start, end and type, not {entity!r:.60}.")
             start, end, kind = entity["start"], entity["end"], entity["type"]
             if kind not in self.types:
                 raise DataError(f"{where}: the entity type {kind!r} is not one of {', '.join(self.types)}.")
@@ -82,45 +105,36 @@ class Tagging:
             tags[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
         return tags
 
-    def labelled(self, rows: Sequence[Mapping]) -> bool:
-        """Tagging sets have gold tags in every split."""
-        return True
-
-    def strata(self, row: Mapping) -> int:
-        """Nothing is kept in proportion."""
-        return 0
-
     def texts_of(self, row: Mapping) -> str:
         """The row's running text."""
         return " ".join(row["tokens"])
 
-    def encode(self, row: Mapping, tokenizer: Any, max_length: int) -> Encoded:
-        """Tokenize one row by words; the first piece of a word bears its tag, every other piece -100."""
-        whole = tokenizer(row["tokens"], is_split_into_words=True, verbose=False)["input_ids"]
-        inputs = tokenizer(row["tokens"], is_split_into_words=True, truncation=True, max_length=max_length)
-        opened = [
-            word if word is not None and (place == 0 or word != before) else None
-            for place, (before, word) in enumerate(zip([None, *inputs.word_ids()], inputs.word_ids(), strict=False))
-        ]
-        tags = row.get("tags")
-        labels = tags and [IGNORED if word is None else self.labels.index(tags[word]) for word in opened]
-        return Encoded(dict(inputs), labels, len(whole) > max_length, opened)
+    def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
+        """Tokenize rows by words; the first piece of a word bears its tag, every other piece -100."""
+        return encode_words(rows, [row["tokens"] for row in rows], None, tokenizer, layout.max_length, self.labels)
 
-    def decode(self, logits: np.ndarray, encoded: Encoded, row: Mapping) -> list[str]:
-        """Predicted tags of all words of one row from logits `[pieces, labels]`; words that were cut off get `O`."""
-        tags = ["O"] * len(row["tokens"])
-        for word, best in zip(encoded.words, logits.argmax(-1), strict=False):
-            if word is not None:
-                tags[word] = self.labels[best]
-        return tags
+    def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> list[str]:
+        """Predicted tags of all words from logits `[pieces, labels]`; words that were cut off get `O`."""
+        return decode_words(logits[0], inputs[0], len(row["tokens"]), self.labels)
 
     def score(self, predicted: Sequence[Sequence[str]], rows: Sequence[Mapping]) -> dict[str, Any]:
-        """Micro precision, recall and F1 over spans by conlleval's rule, and F1 by type."""
-        return span_scores(predicted, [row["tags"] for row in rows])
+        """Micro precision, recall and F1 over spans by conlleval's rule, and by type; strict IOB2's F1 beside it."""
+        gold = [row["tags"] for row in rows]
+        scores = span_scores(predicted, gold)
+        per_type = scores.pop("per_type")
+        return scores | {"strict_f1": strict_span_scores(predicted, gold)["f1"], "per_type": per_type}
 
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
         """The score of tagging every word `O`."""
         return {"f1": self.score([["O"] * len(row["tokens"]) for row in rows], rows)["f1"], "answer": "O"}
+
+    def submission(self, predicted: Sequence[Sequence[str]], rows: Sequence[Mapping]) -> str:
+        """CoNLL's columns, as conlleval reads them: word, gold tag, predicted tag; an empty line after a sentence."""
+        blocks = [
+            "".join(f"{word} {gold} {tag}\n" for word, gold, tag in zip(row["tokens"], row["tags"], tags, strict=True))
+            for row, tags in zip(rows, predicted, strict=True)
+        ]
+        return "\n".join(blocks) + "\n"
 
     def prepare(self, example: Mapping) -> dict[str, Any]:
         """Turn what a person asks about, `tokens` or a `text`, into a row.
@@ -128,20 +142,115 @@ class Tagging:
         Raises:
             DataError: if neither is there.
         """
-        if isinstance(example.get("text"), str):
-            found = list(re.finditer(r"\w+|[^\w\s]", example["text"]))
-            return {"tokens": [match.group() for match in found], "offsets": [match.span() for match in found]}
-        if isinstance(example.get("tokens"), list):
-            return {"tokens": example["tokens"]}
-        raise DataError("An example to be tagged needs 'tokens', a list of words, or 'text'.")
+        return prepare_words(example)
 
-    def answer(self, logits: np.ndarray, encoded: Encoded, row: Mapping) -> dict[str, Any]:
+    def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:
         """Tags, and the spans as words with token offsets (end exclusive); character offsets where a text was given."""
-        tags = self.decode(logits, encoded, row)
-        entities = []
-        for kind, start, end in spans(tags):
-            entity = {"text": " ".join(row["tokens"][start:end]), "type": kind, "start": start, "end": end}
-            if "offsets" in row:
-                entity["characters"] = (row["offsets"][start][0], row["offsets"][end - 1][1])
-            entities.append(entity)
-        return {"tags": tags, "entities": entities}
+        tags = self.decode(logits, inputs, row)
+        return {"tags": tags, "entities": named_spans(spans(tags), row)}
+
+
+def to_iob2(sentences: list[list[str]], where: str) -> None:
+    """Turn IOB1 tags into IOB2, in place; IOB2 stays as it is.
+
+    Raises:
+        DataError: for tags that are neither, naming the row and the word.
+    """
+    loose = strict = None
+    for number, tags in enumerate(sentences):
+        for place, tag in enumerate(tags):
+            before = tags[place - 1] if place else "O"
+            goes_on = before != "O" and before[2:] == tag[2:]
+            if tag.startswith("I-") and not goes_on:
+                loose = loose or (number, place)  # IOB1 opens a span so, IOB2 never
+            if tag.startswith("B-") and not goes_on:
+                strict = strict or (number, place)  # IOB2 opens a span so, IOB1 never
+    if loose is None:
+        return
+    if strict is not None:
+        number, place = loose
+        raise DataError(
+            f"{where}, row {number}, word {place}: {sentences[number][place]} opens a span, as in IOB1, and elsewhere spans open "
+            f"with B-, as in IOB2 (row {strict[0]}, word {strict[1]})."
+        )
+    warnings.warn(f"{where} is in IOB1; its tags were turned into IOB2.", stacklevel=2)
+    for tags in sentences:
+        before = "O"
+        for place, tag in enumerate(tags):
+            if tag.startswith("I-") and (before == "O" or before[2:] != tag[2:]):
+                tags[place] = "B" + tag[1:]
+            before = tag
+
+
+def encode_words(
+    rows: Sequence[Mapping],
+    first: Sequence[Sequence[str]],
+    second: Sequence[Sequence[str]] | None,
+    tokenizer: Any,
+    max_length: int,
+    labels: Sequence[str],
+    numbers: Sequence[Sequence[int]] | None = None,
+) -> list[list[Encoded]]:
+    """Tokenize words; the first piece of each word of the first text bears its tag.
+
+    Args:
+        rows: for their `tags`, if they have any.
+        first: the words to be tagged.
+        second: words that follow after a separator and are not tagged.
+        tokenizer: the tokenizer.
+        max_length: the cut; the first text is cut.
+        labels: the tags.
+        numbers: for each word of `first` its number in the row, -1 for a word that was put in; None where they agree.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    found = []
+    laid = tokenize(tokenizer, first, second, max_length, "only_first", words=True)
+    for i, (row, pieces) in enumerate(zip(rows, laid, strict=True)):
+        words = np.array([-1 if word is None else word for word in pieces.encoding.word_ids(pieces.at)], np.int32)
+        if second is not None:
+            words[[side != 0 for side in pieces.encoding.sequence_ids(pieces.at)]] = -1
+        opened = np.where(np.diff(words, prepend=-1) != 0, words, -1)
+        if numbers is not None:
+            opened = np.where(opened >= 0, np.array(numbers[i], np.int32)[opened], -1)
+        tags = row.get("tags")
+        marks, lost = None, 0
+        if tags is not None:
+            own = np.array([index[tag] for tag in tags], np.int32)
+            marks = np.where(opened >= 0, own[opened], IGNORED)
+            if pieces.cut:
+                reached = int(opened.max(initial=-1))
+                lost = sum(end - 1 > reached for _, _, end in spans(tags))
+        found.append([Encoded(pieces.arrays(), marks, pieces.cut, lost, opened)])
+    return found
+
+
+def decode_words(logits: np.ndarray, encoded: Encoded, words: int, labels: Sequence[str]) -> list[str]:
+    """The tag of every word from the logits of its first piece; `O` for words that were cut off."""
+    tags = ["O"] * words
+    for word, best in zip(encoded.places, logits.argmax(-1), strict=False):
+        if word >= 0:
+            tags[word] = labels[best]
+    return tags
+
+
+def prepare_words(example: Mapping) -> dict[str, Any]:
+    """`tokens`, or the words of a `text` with their offsets."""
+    if isinstance(example.get("text"), str):
+        found = list(re.finditer(r"\w+|[^\w\s]", example["text"]))
+        offsets = [match.span() for match in found]
+        return {"tokens": [match.group() for match in found], "offsets": offsets, "text": example["text"]}
+    if isinstance(example.get("tokens"), list):
+        return {"tokens": example["tokens"]}
+    raise DataError("An example to be tagged needs 'tokens', a list of words, or 'text'.")
+
+
+def named_spans(found: Sequence[tuple[str, int, int]], row: Mapping) -> list[dict[str, Any]]:
+    """Spans as a person reads them; as text of the original where one was given."""
+    named = []
+    for kind, start, end in found:
+        span = {"text": " ".join(row["tokens"][start:end]), "type": kind, "start": start, "end": end}
+        if "offsets" in row:
+            first, last = row["offsets"][start][0], row["offsets"][end - 1][1]
+            span |= {"text": row["text"][first:last], "characters": (first, last)}
+        named.append(span)
+    return named

@@ -1,0 +1,313 @@
+"""Readers of the forms in which the owners of data sets distribute them; each gives rows in the Hub's columns.
+
+Every reader takes a path for its messages and the text or objects of that file, and refuses what it cannot read with the
+file and the line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+from .metrics import spans
+
+GZIP = b"\x1f\x8b"
+
+
+def read_text(path: Path) -> str:
+    """A text file, also one packed as `.gz`.
+
+    Raises:
+        DataError: if it is empty, not UTF-8, or packed without saying so.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"The file {path} cannot be read: {str(error) or type(error).__name__}") from None
+    if content.startswith(GZIP):
+        raise DataError(f"The file {path} is packed with gzip; unpack it, or let its name end in .gz.")
+    if not content.strip():
+        raise DataError(f"The file {path} is empty.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"The file {path}, line {line}, is not UTF-8.") from None
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines parted by line feeds alone: `str.splitlines` would part them at rarer signs that belong to a sentence."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def json_objects(path: Path, text: str) -> list[dict[str, Any]]:
+    """One JSON object a line, or one SQuAD document (`{"data": […]}`, see `squad_rows`)."""
+    lines = [(number, line) for number, line in enumerate(lines_of(text), 1) if line.strip()]
+    if len(lines) == 1 or text.lstrip().startswith(("{\n", "{\r", "[")):
+        try:
+            whole = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"The file {path} cannot be read: {error}") from None
+        if isinstance(whole, dict) and isinstance(whole.get("data"), list):
+            return squad_rows(path, whole)
+        lines = [(1, json.dumps(whole))] if isinstance(whole, dict) else []
+        if not lines:
+            raise DataError(f"The file {path} must hold one JSON object a line.")
+    objects = []
+    for number, line in lines:
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"The file {path}, line {number}, cannot be read: {error}") from None
+        if not isinstance(found, dict):
+            raise DataError(f"The file {path}, line {number}, must hold one JSON object.")
+        objects.append(found)
+    return objects
+
+
+def squad_rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """SQuAD's own JSON, versions 1.1 and 2.0: articles, paragraphs, questions (rajpurkar.github.io/SQuAD-explorer)."""
+    rows = []
+    try:
+        for article in document["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = [] if question.get("is_impossible") else question.get("answers", [])
+                    rows.append(
+                        {
+                            "id": str(question["id"]),
+                            "title": article.get("title", ""),
+                            "context": paragraph["context"],
+                            "question": question["question"],
+                            "answers": {
+                                "text": [answer["text"] for answer in answers],
+                                "answer_start": [answer["answer_start"] for answer in answers],
+                            },
+                        }
+                    )
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"The file {path} is not SQuAD's JSON: after {len(rows)} questions, {error} is missing."
+        ) from None
+    return rows
+
+
+def superglue_rows(rows: Sequence[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """SuperGLUE's JSON lines (version 2 of super.gluebenchmark.com) as the Hub's columns; other rows stay as they are.
+
+    MultiRC's and ReCoRD's nested questions become one row each answer or query; WSC's `target` is laid open; a missing
+    label becomes -1. ReCoRD's spans end inclusively in the files and exclusively here.
+    """
+    found: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        try:
+            found += _superglue_row(row)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{where}, row {number}: {error} is missing from the object.") from None
+    return found
+
+
+def _superglue_row(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    passage = row.get("passage")
+    if "target" in row:  # WSC
+        yield {k: v for k, v in row.items() if k != "target"} | row["target"] | {"label": row.get("label", -1)}
+    elif isinstance(passage, dict) and "questions" in passage:  # MultiRC
+        for question in passage["questions"]:
+            for answer in question["answers"]:
+                yield {
+                    "paragraph": passage["text"],
+                    "question": question["question"],
+                    "answer": answer["text"],
+                    "idx": {"paragraph": row["idx"], "question": question["idx"], "answer": answer["idx"]},
+                    "label": answer.get("label", -1),
+                }
+    elif isinstance(passage, dict) and "qas" in row:  # ReCoRD
+        text = passage["text"]
+        spans = sorted({(span["start"], span["end"] + 1) for span in passage["entities"]})
+        for query in row["qas"]:
+            yield {
+                "passage": text,
+                "query": query["query"],
+                "entities": sorted({text[start:end] for start, end in spans}),
+                "entity_spans": {
+                    "text": [text[start:end] for start, end in spans],
+                    "start": [start for start, _ in spans],
+                    "end": [end for _, end in spans],
+                },
+                "answers": sorted({answer["text"] for answer in query.get("answers", [])}),
+                "idx": {"passage": row["idx"], "query": query["idx"]},
+            }
+    else:
+        yield row
+
+
+def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[dict[str, Any]]:
+    """GLUE's TSV (gluebenchmark.com): tab-separated, quotes are text, one header line; short lines are skipped.
+
+    The label stands in the last column, headed `label` or `gold_label`; test files have none.
+
+    Args:
+        path: for messages.
+        text: the file's content.
+        columns: where each text column stands: its place from 0, or its header where the files differ in order.
+    """
+    header, *lines = [line.split("\t") for line in lines_of(text.rstrip("\r\n"))]
+    try:
+        places = {column: header.index(at) if isinstance(at, str) else at for column, at in columns.items()}
+        _ = [header[place] for place in places.values()]
+    except (ValueError, IndexError):
+        raise DataError(f"The file {path} has the columns {', '.join(header)}, and not those of this task.") from None
+    labelled = header[-1] in ("label", "gold_label")
+    rows = []
+    for number, line in enumerate(lines):
+        if len(line) == len(header):
+            label = line[-1] if labelled else "-1"
+            value = {"label": int(label) if label.lstrip("-").isdigit() else label, "idx": number}
+            rows.append({column: line[place] for column, place in places.items()} | value)
+    return rows
+
+
+def sentences(path: Path, text: str) -> Iterator[tuple[int, list[list[str]]]]:
+    """Blocks of lines parted by empty lines, as lists of white-space columns, each with the number of its first line.
+
+    Lines that begin with `#` (as in `#begin document`) and `-DOCSTART-` lines part blocks too.
+    """
+    block: list[list[str]] = []
+    first = 1
+    for number, line in enumerate([*lines_of(text), ""], 1):
+        cells = line.split("\t") if "\t" in line and " " not in line.strip() else re.findall("[^ \t]+", line)
+        outside = not cells or line.startswith("-DOCSTART-") or line.startswith(("#begin", "#end"))
+        if outside:
+            if block:
+                widths = {len(row) for row in block}
+                if len(widths) > 1:
+                    raise DataError(
+                        f"The file {path}, line {first}: the lines of one sentence have {min(widths)} to {max(widths)} columns."
+                    )
+                yield first, block
+            block, first = [], number + 1
+        else:
+            block.append(cells)
+
+
+def tagged_rows(path: Path, text: str) -> list[dict[str, Any]]:
+    """CoNLL-2003's column files: the word first, its tag last, one a line (Tjong Kim Sang and De Meulder, 2003).
+
+    The archive of the official P-tuning v2 code uses the same, also as CoNLL-X with the word in the second column (a number
+    stands in the first).
+    """
+    rows = []
+    for first, block in sentences(path, text):
+        if len(block[0]) < 2:
+            raise DataError(f"The file {path}, line {first}: a word and its tag must stand on one line.")
+        word = 1 if len(block[0]) > 4 and [row[0] for row in block] == [str(i) for i in range(1, len(block) + 1)] else 0
+        rows.append({"tokens": [row[word] for row in block], "ner_tags": [row[-1] for row in block], "line": first})
+    return rows
+
+
+def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
+    """Semantic roles, one row a predicate, from whichever of three text forms the file has.
+
+    - `INDEX words ||| tags`, one predicate a line (the archive of the official P-tuning v2 code; luheng/deep_srl);
+    - CoNLL-2012 `gold_conll` (conll.cemantix.org/2012): a `#begin document` line comes first; a predicate is a word with a
+      frame-set number in column 7, its roles stand from column 11 on, in the same order;
+    - CoNLL-2005 columns (lsi.upc.edu/~srlconll): words, then a column of target lemmas, then one column a target.
+    """
+    if "|||" in text.split("\n", 1)[0]:
+        return _lined_roles(path, text)
+    ontonotes = text.lstrip().startswith("#begin document")
+    rows = []
+    for first, block in sentences(path, text):
+        where = f"The file {path}, line {first}"
+        if ontonotes and len(block[0]) < 12:
+            raise DataError(f"{where}: {len(block[0])} columns, and gold_conll has at least 12.")
+        if ontonotes:
+            words, columns = [row[3] for row in block], [list(column) for column in zip(*block, strict=True)][11:-1]
+            targets = [i for i, row in enumerate(block) if row[7] != "-"]
+            document = block[0][0]
+        else:
+            words, targets, columns = _props(where, block)
+            document = None
+        if len(targets) != len(columns):
+            raise DataError(f"{where}: {len(targets)} predicates, but {len(columns)} columns of roles.")
+        for column in columns:
+            tags = bracket_tags(column, where)
+            # The column says where its verb is; CoNLL-2012 has one without any, which no scorer can use.
+            if "B-V" in tags:
+                row = {"tokens": words, "predicate": tags.index("B-V"), "tags": tags, "line": first}
+                rows.append(row | ({"document_id": document} if document else {}))
+    return rows
+
+
+def pasted_roles(words: Path, props: Path) -> list[dict[str, Any]]:
+    """CoNLL-2005's release, where words and roles lie in two files, line by line."""
+    left, right = lines_of(read_text(words)), lines_of(read_text(props))
+    if len(left) != len(right):
+        raise DataError(f"The files {words} and {props} have {len(left)} and {len(right)} lines.")
+    return role_rows(
+        props, "\n".join(f"{one.strip()} {other.strip()}".strip() for one, other in zip(left, right, strict=True))
+    )
+
+
+def _lined_roles(path: Path, text: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(lines_of(text), 1):
+        if not line.strip():
+            continue
+        left, sign, right = line.partition("|||")
+        index, *words = left.split() or [""]
+        if not sign or not index.isdigit():
+            raise DataError(f"The file {path}, line {number}: expected 'INDEX words ||| tags'.")
+        rows.append({"tokens": words, "predicate": int(index), "tags": right.split(), "line": number})
+    return rows
+
+
+def _props(where: str, block: list[list[str]]) -> tuple[list[str], list[int], list[list[str]]]:
+    """Find the lemma column: as many role columns stand behind it as it names targets."""
+    width = len(block[0])
+    columns = [list(column) for column in zip(*block, strict=True)]
+    for lemma in range(1, width):
+        targets = [i for i, cell in enumerate(columns[lemma]) if cell != "-"]
+        roles = columns[lemma + 1 :]
+        bracketed = all("*" in cell for column in roles for cell in column)
+        with_verb = all(any(cell.startswith("(V*") for cell in column) for column in roles)
+        if len(targets) == len(roles) and bracketed and with_verb:
+            return columns[0], targets, roles
+    raise DataError(f"{where}: no column of target verbs fits the columns of roles behind it.")
+
+
+def bracket_tags(column: Sequence[str], where: str) -> list[str]:
+    """Start-end notation (`(A0*`, `*`, `*)`) as IOB2 tags.
+
+    Raises:
+        DataError: for brackets that do not close or open inside one another.
+    """
+    tags, opened = [], None
+    for place, cell in enumerate(column):
+        if "(" in cell:
+            if opened is not None:
+                raise DataError(f"{where}, word {place}: {cell} opens inside {opened}.")
+            opened = cell[cell.index("(") + 1 :].split("*")[0].rstrip(")")
+            tags.append(f"B-{opened}")
+        else:
+            tags.append("O" if opened is None else f"I-{opened}")
+        if ")" in cell:
+            opened = None
+    if opened is not None:
+        raise DataError(f"{where}: the bracket of {opened} does not close.")
+    return tags
+
+
+def brackets(tags: Sequence[str]) -> list[str]:
+    """Tags in start-end notation: what `bracket_tags` reads."""
+    cells = ["*"] * len(tags)
+    for kind, start, end in spans(tags):
+        cells[start] = f"({kind}*"
+        cells[end - 1] += ")"
+    return cells

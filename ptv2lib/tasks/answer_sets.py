@@ -1,0 +1,254 @@
+"""Tasks where each question brings its own options, and several may be right: MultiRC and ReCoRD.
+
+A row is a question with all its options, so that no split, limit or score can part them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..encoding import Encoded, Layout
+from ..errors import DataError
+from ..formats import superglue_rows
+from ..metrics import answer_set_scores, best_match
+from ..sources import HubSet, Table
+from .common import (
+    NO_HUB,
+    UNLABELLED,
+    Family,
+    check_columns,
+    check_texts,
+    json_lines,
+    most_frequent,
+    read_label,
+    shares,
+    tokenize,
+)
+
+PLACEHOLDER = "@placeholder"
+
+
+@dataclass(frozen=True)
+class AnswerSet(Family):
+    """What both share: one input an option, read as true or false; the passage is cut, never question or option."""
+
+    name: str
+    hub: HubSet = NO_HUB
+    max_length: int = 512
+
+    head: ClassVar[str] = "sequence"
+    labels: ClassVar[tuple[str, ...]] = ("False", "True")
+
+    def options(self, row: Mapping) -> list[tuple[str, str, int]]:
+        """Of each option: the passage, what is claimed about it, and 0, 1 or -1 for unknown."""
+        raise NotImplementedError
+
+    def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
+        """One input an option."""
+        options = [self.options(row) for row in rows]
+        flat = [option for row in options for option in row]
+        laid = tokenize(tokenizer, [one[0] for one in flat], [one[1] for one in flat], layout.max_length, "only_first")
+        inputs = iter(
+            Encoded(pieces.arrays(), None if label == UNLABELLED else label, pieces.cut)
+            for pieces, (_, _, label) in zip(laid, flat, strict=True)
+        )
+        return [[next(inputs) for _ in row] for row in options]
+
+
+@dataclass(frozen=True)
+class MultiRC(AnswerSet):
+    """Which answers to a question about a paragraph are right? (Khashabi et al., 2018)."""
+
+    metric: ClassVar[str] = "f1a"
+
+    def read(self, table: Table) -> list[dict[str, Any]]:
+        """Check a split and give one row a question: `paragraph`, `question`, `answers`, `labels`, `idx` of all three."""
+        rows = superglue_rows(table.rows, table.where)
+        table = Table(rows, table.names, table.where)
+        check_columns(table, ["paragraph", "question", "answer", "idx"])
+        for column in ("paragraph", "question", "answer"):
+            check_texts(table, column)
+        questions: dict[tuple, dict[str, Any]] = {}
+        for number, row in enumerate(rows):
+            where = f"{table.where}, row {number}"
+            idx = row["idx"]
+            parts = ("paragraph", "question", "answer")
+            if not isinstance(idx, dict) or not all(isinstance(idx.get(part), (int, str)) for part in parts):
+                raise DataError(f"{where}: column 'idx' must hold paragraph, question and answer, not {idx!r:.60}.")
+            key = (idx["paragraph"], idx["question"])
+            question = questions.setdefault(
+                key,
+                {"paragraph": row["paragraph"], "question": row["question"], "answers": [], "labels": [], "idx": key}
+                | {"answer_idx": []},
+            )
+            if (question["paragraph"], question["question"]) != (row["paragraph"], row["question"]):
+                raise DataError(f"{where}: paragraph {key[0]}, question {key[1]} stands there with two texts.")
+            question["answers"].append(row["answer"])
+            question["labels"].append(
+                read_label(row.get("label", UNLABELLED), self.labels, table.names.get("label"), where)
+            )
+            question["answer_idx"].append(idx["answer"])
+        return list(questions.values())
+
+    def labelled(self, rows: Sequence[Mapping]) -> bool:
+        """Whether the rows have gold answers."""
+        return all(UNLABELLED not in row["labels"] for row in rows)
+
+    def group(self, row: Mapping) -> Hashable:
+        """The paragraph."""
+        return row["paragraph"]
+
+    def size(self, row: Mapping) -> int:
+        """Its options: the Hub has one row for each."""
+        return len(row["answers"])
+
+    def texts_of(self, row: Mapping) -> str:
+        """The row's running text."""
+        return " ".join([row["paragraph"], row["question"], *row["answers"]])
+
+    def options(self, row: Mapping) -> list[tuple[str, str, int]]:
+        """Paragraph against question and answer."""
+        labels = row.get("labels") or [UNLABELLED] * len(row["answers"])
+        return [
+            (row["paragraph"], f"{row['question']} {answer}", label)
+            for answer, label in zip(row["answers"], labels, strict=True)
+        ]
+
+    def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> list[int]:
+        """0 or 1 for each option."""
+        return [int(scores.argmax()) for scores in logits]
+
+    def score(self, predicted: Sequence[Sequence[int]], rows: Sequence[Mapping]) -> dict[str, Any]:
+        """F1 over all options, and the share of questions with every option right."""
+        return answer_set_scores(predicted, [row["labels"] for row in rows])
+
+    def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
+        """The better constant answer for F1a is "all are right"; the frequent one is what the label counts say."""
+        label = most_frequent([label for row in train for label in row["labels"]])
+        best = max((0, 1), key=lambda one: self.score([[one] * len(row["labels"]) for row in train], train)["f1a"])
+        scores = self.score([[best] * len(row["labels"]) for row in rows], rows)
+        return scores | {"answer": f"{self.labels[best]} for every option (most frequent: {self.labels[label]})"}
+
+    def submission(self, predicted: Sequence[Sequence[int]], rows: Sequence[Mapping]) -> str:
+        """SuperGLUE's JSON lines: one a paragraph, its questions and their options inside."""
+        paragraphs: dict[Any, list[dict[str, Any]]] = {}
+        for row, labels in zip(rows, predicted, strict=True):
+            answers = [{"idx": idx, "label": label} for idx, label in zip(row["answer_idx"], labels, strict=True)]
+            paragraphs.setdefault(row["idx"][0], []).append({"idx": row["idx"][1], "answers": answers})
+        return json_lines({"idx": idx, "passage": {"questions": asked}} for idx, asked in paragraphs.items())
+
+    def prepare(self, example: Mapping) -> dict[str, Any]:
+        """A `paragraph`, a `question` and its `answers`, a list.
+
+        Raises:
+            DataError: if one is missing.
+        """
+        check_columns(Table([dict(example)], {}, "The example"), ["paragraph", "question", "answers"])
+        return {column: example[column] for column in ("paragraph", "question", "answers")}
+
+    def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:
+        """The answers held to be right, and the chance of each."""
+        chances = [float(shares(scores)[1]) for scores in logits]
+        return {
+            "answers": [text for text, chance in zip(row["answers"], chances, strict=True) if chance > 0.5],
+            "probabilities": dict(zip(row["answers"], chances, strict=True)),
+        }
+
+
+@dataclass(frozen=True)
+class ReCoRD(AnswerSet):
+    """Which entity of the passage fills the gap in the query? (Zhang et al., 2018)."""
+
+    metric: ClassVar[str] = "f1"
+
+    def read(self, table: Table) -> list[dict[str, Any]]:
+        """Check a split and give its queries: `passage`, `query`, `entities`, `answers` (empty where unknown), `idx`."""
+        rows = superglue_rows(table.rows, table.where)
+        table = Table(rows, table.names, table.where)
+        check_columns(table, ["passage", "query", "entities"])
+        for column in ("passage", "query"):
+            check_texts(table, column)
+        found = []
+        for number, row in enumerate(rows):
+            where = f"{table.where}, row {number}"
+            if PLACEHOLDER not in row["query"]:
+                raise DataError(f"{where}: column 'query' has no {PLACEHOLDER}.")
+            for column in ("entities", "answers"):
+                texts = row.get(column) or []
+                if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                    raise DataError(f"{where}: column {column!r} must be a list of texts, not {texts!r:.60}.")
+            if not row["entities"]:
+                raise DataError(f"{where}: column 'entities' is empty.")
+            found.append(
+                {"passage": row["passage"], "query": row["query"], "entities": list(row["entities"])}
+                | {
+                    "answers": list(row.get("answers") or []),
+                    "idx": row.get("idx", {"passage": number, "query": number}),
+                }
+            )
+        return found
+
+    def labelled(self, rows: Sequence[Mapping]) -> bool:
+        """Whether the rows have gold answers."""
+        return all(row["answers"] for row in rows)
+
+    def group(self, row: Mapping) -> Hashable:
+        """The passage."""
+        return row["passage"]
+
+    def texts_of(self, row: Mapping) -> str:
+        """The row's running text."""
+        return f"{row['passage']} {row['query']}"
+
+    def options(self, row: Mapping) -> list[tuple[str, str, int]]:
+        """Passage against the query with each entity in its gap."""
+        gold = row.get("answers")
+        return [
+            (
+                row["passage"].replace("@highlight\n", ""),
+                row["query"].replace(PLACEHOLDER, entity),
+                int(entity in gold) if gold else UNLABELLED,
+            )
+            for entity in row["entities"]
+        ]
+
+    def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> str:
+        """The entity held true with the widest margin."""
+        return row["entities"][int(np.argmax([scores[1] - scores[0] for scores in logits]))]
+
+    def score(self, predicted: Sequence[str], rows: Sequence[Mapping]) -> dict[str, Any]:
+        """F1 and exact match of texts, each against the best gold answer."""
+        return best_match(predicted, [row["answers"] for row in rows])
+
+    def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
+        """The score of the entity that the passage names most often, the first of several."""
+        chosen = [max(row["entities"], key=lambda entity, row=row: row["passage"].count(entity)) for row in rows]
+        return self.score(chosen, rows) | {"answer": "the entity named most often in the passage"}
+
+    def submission(self, predicted: Sequence[str], rows: Sequence[Mapping]) -> str:
+        """SuperGLUE's JSON lines, with the entity's text."""
+        return json_lines(
+            {"idx": row["idx"]["query"], "label": text} for row, text in zip(rows, predicted, strict=True)
+        )
+
+    def prepare(self, example: Mapping) -> dict[str, Any]:
+        """A `passage`, a `query` with `@placeholder`, and the `entities` to choose from.
+
+        Raises:
+            DataError: if one is missing.
+        """
+        row = self.read(Table([dict(example) | {"answers": []}], {}, "The example"))[0]
+        return {column: row[column] for column in ("passage", "query", "entities")}
+
+    def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:
+        """The entity, and each one's share of the belief."""
+        margins = np.array([float(scores[1] - scores[0]) for scores in logits])
+        chances = shares(margins)
+        return {
+            "answer": row["entities"][int(margins.argmax())],
+            "probabilities": {name: float(chance) for name, chance in zip(row["entities"], chances, strict=True)},
+        }

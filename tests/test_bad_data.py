@@ -1,0 +1,450 @@
+"""Broken data are refused with one sentence that says where; what owners do give out is kept; predictions are never refused."""
+
+import copy
+import gzip
+import json
+import random
+import re
+import warnings
+
+import datasets
+import pytest
+from test_formats import COMBINED, GAVE, GOLD_CONLL, IOB2, PROPS, SAID, WORDS, files, lines, multirc, squad, squad_rows
+from test_tasks import SENTENCES, folder
+
+from ptv2lib import load_task
+from ptv2lib.errors import DataError
+from ptv2lib.sources import Table
+from ptv2lib.tasks import TASKS
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*official set")
+
+
+def refused(name, path, words):
+    """The one sentence with which a folder is refused; it must hold `words`, a pattern."""
+    with pytest.raises(DataError) as caught:
+        load_task(name, dataset=path)
+    said = str(caught.value)
+    assert re.search(words, said), said
+    assert "\n" not in said, said
+    return said
+
+
+TAGS = {"tokens": ["Ann", "Li", "met"], "ner_tags": ["B-PER", "I-PER", "O"]}
+COPA = {"premise": "It rained.", "choice1": "He got wet.", "choice2": "He ate.", "question": "effect", "label": 0}
+WIC = {"word": "bank", "sentence1": "The banks burst.", "sentence2": "A bank lends.", "label": True}
+WIC |= {"start1": 4, "end1": 9, "start2": 2, "end2": 6}
+WSC = {"text": "Mark said that he slept.", "label": True}
+WSC |= {"span1_index": 0, "span2_index": 3, "span1_text": "Mark", "span2_text": "he"}
+CHOICE = {"paragraph": "Ann ran.", "question": "Who?", "answer": "Ann", "label": 1}
+CHOICE |= {"idx": {"paragraph": 0, "question": 0, "answer": 0}}
+GAP = {"passage": "Ann met Bo.", "query": "@placeholder met Bo", "entities": ["Ann", "Bo"], "answers": ["Ann"]}
+QUESTION = squad_rows("q")[0]
+GOOD = {
+    "sst2": SENTENCES[0],
+    "conll03": TAGS,
+    "ontonotes5": {"tokens": ["a", "b"], "tags": [0, 0]},
+    "conll04": {"tokens": ["Ann", "ran"], "entities": [{"start": 0, "end": 1, "type": "Peop"}]},
+    "conll05": GAVE,
+    "ewt_srl": GAVE,
+    "copa": COPA,
+    "wic": WIC,
+    "wsc": WSC,
+    "multirc": CHOICE,
+    "record": GAP,
+    "squad": QUESTION,
+    "squad_v2": QUESTION,
+}
+
+
+UNANSWERED = {"id": "none", "answers": {"text": [], "answer_start": []}}
+
+
+def answer(text, start):
+    return {"id": "other", "answers": {"text": [text], "answer_start": [start]}}
+
+
+ROWS = {
+    "fewer tags than tokens": ("conll03", {"ner_tags": ["O"]}, "row 1: 3 tokens, but 1 tags"),
+    "more tags than tokens": ("conll03", {"ner_tags": ["O"] * 4}, "row 1: 3 tokens, but 4 tags"),
+    "no tags": ("conll03", {"ner_tags": None}, "row 1: 3 tokens, but no tags"),
+    "a tag of BIOES": ("conll03", {"ner_tags": ["S-PER", "O", "O"]}, "row 1, word 0: the label 'S-PER'"),
+    "an unknown type": ("conll03", {"ner_tags": ["O", "O", "B-CAR"]}, "row 1, word 2: the label 'B-CAR'"),
+    "a number outside": ("ontonotes5", {"tags": [0, 37]}, "row 1, word 1: the label 37"),
+    "a negative number": ("ontonotes5", {"tags": [0, -2]}, "row 1, word 1: the label -2"),
+    "an unlabelled word": ("ontonotes5", {"tags": [0, -1]}, "row 1, word 1: .*-1"),
+    "IOB1 among IOB2": ("conll03", {"ner_tags": ["O", "I-PER", "O"]}, r"row 1, word 1: I-PER .*IOB1.*IOB2 \(row 0, word 0\)"),
+    "an entity outside": ("conll04", {"entities": [{"start": 1, "end": 3, "type": "Loc"}]}, "row 1: the entity from 1 to 3"),
+    "an entity of no type": ("conll04", {"entities": [{"start": 0, "end": 1, "type": "Per"}]}, "row 1: the entity type 'Per'"),
+    "fewer roles than words": ("conll05", {"tags": ["B-V"]}, "row 1: 6 tokens, but 1 tags"),
+    "an unknown role": ("conll05", {"tags": ["B-A9", "B-V", "O", "O", "O", "O"]}, "row 1, word 0: the tag 'B-A9'"),
+    "no role notation": ("conll05", {"tags": ["A0", "B-V", "O", "O", "O", "O"]}, "row 1, word 0: the tag 'A0'"),
+    "IOB1 roles": ("conll05", {"tags": ["I-A0", "B-V", "O", "O", "O", "O"]}, "row 1, word 0: I-A0 .*IOB1"),
+    "a predicate behind the end": ("conll05", {"predicate": 6}, "row 1: column 'predicate' is 6, .* 6 words"),
+    "a predicate before the start": ("conll05", {"predicate": -1}, "row 1: column 'predicate' is -1"),
+    "no predicate": ("conll05", {"predicate": None}, "row 1: column 'predicate' is None"),
+    "a predicate in words": ("ewt_srl", {"predicate": "gave"}, "row 1: column 'predicate' is 'gave'"),
+    "a predicate that is no verb": ("conll05", {"predicate": 0}, "row 1: the predicate, word 0, has the tag 'B-A0', not 'B-V'"),
+    "several right choices": ("copa", {"label": [0, 1]}, "row 1: column 'label' names 2 right choices"),
+    "a third choice": ("copa", {"label": 2}, "row 1: the label 2"),
+    "neither cause nor effect": ("copa", {"question": "reason"}, "row 1: column 'question' is 'reason', not one of cause"),
+    "a word behind its sentence": ("wic", {"end1": 17}, "row 1: columns start1 and end1 give 4 to 17, outside the 16 char"),
+    "an empty word": ("wic", {"start2": 6}, "row 1: columns start2 and end2 give 6 to 6"),
+    "a word without a place": ("wic", {"start1": None}, "row 1: columns start1 and end1 give None to 9"),
+    "a noun behind the text": ("wsc", {"span1_index": 5}, "row 1: column 'span1_index' is 5, and the text has 5 words"),
+    "a pronoun before the text": ("wsc", {"span2_index": -1}, "row 1: column 'span2_index' is -1"),
+    "no idx": ("multirc", {"idx": 7}, "row 1: column 'idx' must hold paragraph, question and answer, not 7"),
+    "half an idx": ("multirc", {"idx": {"paragraph": 0, "question": 0}}, "row 1: column 'idx' must hold"),
+    "one idx for two questions": ("multirc", {"question": "Where?"}, "row 1: paragraph 0, question 0 stands there"),
+    "entities that are one text": ("record", {"entities": "Ann, Bo"}, "row 1: column 'entities'"),
+    "answers that are one text": ("record", {"answers": "Ann"}, "row 1: column 'answers'"),
+    "no placeholder": ("record", {"query": "Who met Bo"}, "row 1: column 'query' has no @placeholder"),
+    "no entities": ("record", {"entities": []}, "row 1: column 'entities' is empty"),
+    "an answer elsewhere": ("squad", answer("Oslo", 4), "row 1: the answer 'Oslo' is not at 4, where the context says 'live'"),
+    "an answer behind the end": ("squad", answer("Oslo", 99), "row 1: answer_start 99 lies outside the context of 18"),
+    "an answer before the start": ("squad", answer("Oslo", -4), "row 1: answer_start -4 lies outside"),
+    "an answer over the end": ("squad", answer("Oslo. And more", 13), "row 1: the answer 'Oslo. And more' is not at 13"),
+    "no answer where all have one": ("squad", UNANSWERED, "row 1: column 'answers' is empty"),
+    "an id twice": ("squad", {}, "row 1: column 'id' repeats 'q0' of row 0"),
+    "an id twice in 2.0": ("squad_v2", {}, "row 1: column 'id' repeats 'q0' of row 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_a_broken_row_is_named(case, tmp_path):
+    name, change, words = ROWS[case]
+    good = GOOD[name]
+    path = folder(tmp_path, train=[good], validation=[good, good | change])
+    assert "validation.jsonl" in refused(name, path, words)
+
+
+PARQUET = {
+    "the predicate is missing": ("conll05", [GAVE, GAVE | {"predicate": None}], "row 1: column 'predicate' is None"),
+    "the predicate has become a fraction": ("conll05", [GAVE | {"predicate": 1.5}], "row 0: column 'predicate' is 1.5"),
+    "an offset past the end": ("squad", [QUESTION | answer("Oslo", 99)], "row 0: answer_start 99"),
+    "a label that is null": ("sst2", [*SENTENCES, {"sentence": "x", "label": None}], "row 40: None is no label"),
+}
+
+
+@pytest.mark.parametrize("case", PARQUET)
+def test_a_broken_row_of_a_parquet_file_is_named(case, tmp_path):
+    name, rows, words = PARQUET[case]
+    folder(tmp_path, train=[GOOD[name]])
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "validation.parquet")
+    assert "validation.parquet" in refused(name, tmp_path, words)
+
+
+def cut(text, share=0.6):
+    return text[: int(len(text) * share)]
+
+
+JSON_LINES = lines(SENTENCES)
+SQUAD = json.dumps(squad("a"))
+SQUAD_LINES = json.dumps(squad("a"), indent=1)
+GZ = gzip.compress(IOB2.encode() * 20, mtime=0)
+FILES = {
+    "half a line of JSON": ("sst2", "train.jsonl", JSON_LINES[:-9], "train.jsonl, line 40, cannot be read"),
+    "half of SQuAD": ("squad", "train-v1.1.json", cut(SQUAD), "train-v1.1.json cannot be read"),
+    "half of SQuAD, written in lines": ("squad", "train.json", cut(SQUAD_LINES), "train.json cannot be read"),
+    "a list of rows": ("sst2", "train.json", json.dumps(SENTENCES), "train.json must hold one JSON object a line"),
+    "a line that is no object": ("sst2", "train.jsonl", JSON_LINES + "3\n", "train.jsonl, line 41, must hold one JSON object"),
+    "SQuAD without questions": ("squad", "train.json", '{"data": [{"paragraphs": [{"context": "x"}]}]}', "train.json.*'qas'"),
+    "half a sentence of columns": ("conll03", "train.txt", IOB2[:-8], "train.txt, row 1, word 0: the label 'B-'"),
+    "half a line of columns": ("conll03", "train.txt", "Ann NNP B-NP B-PER\nmet VB", "train.txt, line 1: .* 2 to 4 columns"),
+    "a word alone": ("conll03", "train.txt", "Ann\nmet\n", "train.txt, line 1: a word and its tag"),
+    "columns of another task": ("conll03", "train.txt", IOB2.replace("B-LOC", "B-GPE"), "train.txt, row 1, word 0: .*'B-GPE'"),
+    "mixed notations in columns": ("conll03", "train.txt", IOB2.replace("B-LOC", "I-LOC"), "train.txt, row 1, word 0: I-LOC"),
+    "half a props sentence": ("conll05", "train.txt", COMBINED[:95], "train.txt, line 1: "),
+    "props without their verb": ("conll05", "train.txt", COMBINED.replace("(V*)", "*"), "train.txt, line 1: no column of target"),
+    "an open bracket": ("conll05", "train.txt", "Ann - (A0*\nran run (V*)\n", "train.txt, line 1, word 1: .*opens inside A0"),
+    "a bracket that stays open": ("conll05", "train.txt", "Ann - *\nran run (V*\n", "train.txt, line 1: the bracket of V"),
+    "a lined row without its sign": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n1 Ann ran\n", "train.txt, line 2: expected"),
+    "a lined row without its index": ("conll05", "train.txt", "Ann ran ||| B-A0 B-V\n", "train.txt, line 1: expected"),
+    "a lined row of nothing": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n ||| \n", "train.txt, line 2: expected"),
+    "a lined row cut short": ("conll05", "train.txt", "1 Ann ran ||| B-A0\n", "train.txt, row 0: 2 tokens, but 1 tags"),
+    "a gold_conll cut short": ("conll12", "train.gold_conll", cut(GOLD_CONLL, 0.2), "train.gold_conll, line 2: "),
+    "a gold_conll of few columns": ("conll12", "train.gold_conll", "#begin document (x)\nx 0 0 A\n", "train.gold_conll, line"),
+    "predicates without columns": (
+        "conll12",
+        "train.gold_conll",
+        GOLD_CONLL.replace("set   03", "set   - "),
+        "train.gold_conll, line 2: 1 predicates, but 2 columns",
+    ),
+    "TSV of another task": ("mnli", "train.tsv", "sentence\tlabel\nx\t1\n", "train.tsv has the columns sentence, label"),
+    "TSV with a label outside": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\ny\t2\n", "train.tsv, row 1: the label 2"),
+    "TSV with a header alone": ("sst2", "train.tsv", "sentence\tlabel\n", "train.tsv has no rows"),
+    "an ending that nobody reads": ("sst2", "train.csv", "sentence,label\nx,1\n", "train.csv must be"),
+    "an empty file": ("conll03", "train.txt", "", "train.txt is empty"),
+    "an empty TSV": ("sst2", "train.tsv", " \n", "train.tsv is empty"),
+    "an empty parquet": ("sst2", "train.parquet", b"", "train.parquet cannot be read"),
+    "Latin-1": ("conll03", "train.txt", "Ann B-PER\ncafé O\n".encode("latin-1"), "train.txt, line 2, is not UTF-8"),
+    "UTF-16": ("sst2", "train.jsonl", JSON_LINES.encode("utf-16"), "train.jsonl, line 1, is not UTF-8"),
+    "Latin-1 JSON": ("sst2", "train.jsonl", JSON_LINES.encode() + b'{"sentence": "caf\xe9"}', "train.jsonl, line 41, is not"),
+    "gzip in disguise": ("conll03", "train.txt", GZ, r"train.txt is packed with gzip"),
+    "gzip in the disguise of JSON": ("sst2", "train.jsonl", GZ, "train.jsonl is packed with gzip"),
+    "gzip in the disguise of parquet": ("sst2", "train.parquet", GZ, "train.parquet cannot be read"),
+    "gzip by name alone": ("conll03", "train.txt.gz", IOB2, "train.txt.gz cannot be read"),
+    "half a gzip": ("conll03", "train.txt.gz", cut(GZ), "train.txt.gz cannot be read"),
+    "a gzip with a wrong byte": ("conll03", "train.txt.gz", GZ[:14] + b"\xff" * 4 + GZ[18:], "train.txt.gz cannot be read"),
+    "a gzip with a wrong sum": ("conll03", "train.txt.gz", GZ[:-8] + b"\0" * 8, "train.txt.gz cannot be read"),
+    "a folder that is empty": ("conll03", "train", {}, "train"),
+    "a folder of words alone": ("conll05", "train", {"words": {"a.words": WORDS}}, "a.words, line 1"),
+    "words and props of other files": ("conll05", "train", {"words": {"a": WORDS, "b": WORDS}, "props": {"a": PROPS}}, "train"),
+    "words and props of other lengths": ("conll05", "train", {"words": {"a": WORDS}, "props": {"a": PROPS[:9]}}, "lines"),
+    "the validation twice": ("sst2", "valid.jsonl", JSON_LINES, r"Both .*dev\.jsonl and .*valid\.jsonl"),
+    "the validation in two forms": ("conll03", "eng.testa", IOB2, r"Both .*dev\.txt and .*eng\.testa"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_broken_file_is_named(case, tmp_path):
+    task, name, content, words = FILES[case]
+    if name.endswith(("jsonl", "tsv", "json", "parquet", "csv")):
+        files(tmp_path, **{"dev.jsonl": lines([GOOD.get(task, {"premise": "a", "hypothesis": "b", "label": 0})])})
+        if name == "valid.jsonl":
+            files(tmp_path, **{"train.jsonl": JSON_LINES})
+    else:
+        dev = {"conll03": IOB2, "conll05": COMBINED, "conll12": GOLD_CONLL}[task]
+        files(tmp_path, **{"dev.txt": dev} | ({"train.txt": dev} if name == "eng.testa" else {}))
+    files(tmp_path, **{name: content})
+    refused(task, tmp_path, words)
+
+
+def test_missing_splits(tmp_path):
+    assert "no validation split" in refused("sst2", folder(tmp_path / "a", train=SENTENCES), "^a ")
+    assert "no train split" in refused("sst2", folder(tmp_path / "b", validation=SENTENCES), "^b ")
+    refused("sst2", folder(tmp_path / "c"), "c holds no split")
+    refused("sst2", folder(tmp_path / "d", notes=SENTENCES), "d holds no split")
+    refused("sst2", tmp_path / "none", "none does not exist")
+    refused("sst2", folder(tmp_path / "f", train=SENTENCES) / "train.jsonl", "train.jsonl does not exist")
+    alone = load_task("sst2", dataset=folder(tmp_path / "e", test=SENTENCES))
+    with pytest.raises(DataError, match="e has no train split, which training needs; it has test"):
+        alone.split()
+
+
+UNLABELLED = {
+    "sst2": {"label": -1},
+    "copa": {"label": -1},
+    "wic": {"label": -1},
+    "multirc": {"label": -1},
+    "record": {"answers": []},
+}
+
+
+@pytest.mark.parametrize("name", UNLABELLED)
+def test_an_unlabelled_test_is_kept_and_never_scored(name, tmp_path):
+    good = [GOOD[name] | {"sentence": f"a film {k}"} for k in range(12)] if name == "sst2" else [GOOD[name]] * 12
+    if name in ("multirc", "record"):  # every row a passage of its own
+        column = "paragraph" if name == "multirc" else "passage"
+        parts = ("paragraph", "passage", "question", "query", "answer")
+        good = [row | {column: f"{row[column]} {k}", "idx": dict.fromkeys(parts, k)} for k, row in enumerate(good)]
+    blind = [row | UNLABELLED[name] for row in good]
+    task = load_task(name, dataset=folder(tmp_path / "a", train=good, validation=good, test=blind))
+    assert len(task.rows["test"]) == 12
+    assert task.split().test == task.rows["validation"] and task.split("paper").test is None
+    for split in ("train", "validation"):
+        splits = {"train": good, "validation": good} | {split: [*good[1:], blind[0]]}
+        refused(name, folder(tmp_path / split, **splits), f"The {split} split of {split} has rows without a label")
+
+
+def test_a_further_test_without_labels_is_not_scored(tmp_path):
+    row = {"premise": "a", "hypothesis": "b", "label": 0}
+    splits = {"train": [row] * 20, "dev_matched": [row], "dev_mismatched": [row], "test_matched": [row | {"label": -1}]}
+    task = load_task("mnli", dataset=folder(tmp_path, **splits, test_mismatched=[row | {"label": -1}]))
+    assert set(task.split().further) == {"validation_mismatched"}
+
+
+# What owners give out and what is kept
+
+
+def test_what_is_odd_but_given_out_is_kept(tmp_path):
+    alone = GAVE | {"tags": ["O", "B-V", "O", "O", "O", "O"]}
+    kept = {
+        "sst2": [SENTENCES[0], SENTENCES[0], {"sentence": "", "label": 1}],
+        "conll03": [TAGS, TAGS, {"tokens": [], "ner_tags": []}, {"tokens": ["", "x"], "ner_tags": ["O", "O"]}],
+        "conll05": [GAVE, GAVE, alone, SAID],
+        "copa": [COPA, COPA],
+        "wic": [WIC, WIC],
+        "wsc": [WSC, WSC, WSC | {"span1_text": "mark."}],
+        "record": [GAP, GAP, GAP | {"answers": ["Bo", "Bo"]}],
+        "squad_v2": [QUESTION | {"id": str(k)} for k in range(2)] + [QUESTION | UNANSWERED],
+    }  # fmt: skip
+    for name, rows in kept.items():
+        task = load_task(name, dataset=folder(tmp_path / name, train=rows, validation=rows))
+        assert len(task.rows["train"]) == len(rows), name
+    assert load_task("multirc", dataset=folder(tmp_path / "multirc", train=[multirc(True)], val=[multirc(True)])).rows[
+        "train"
+    ][1]["answers"] == [""]
+
+
+def test_a_multirc_answer_that_stands_there_twice_is_counted_twice(tmp_path):
+    twice = [CHOICE, CHOICE | {"idx": CHOICE["idx"] | {"answer": 1}}]
+    (row,) = load_task("multirc", dataset=folder(tmp_path, train=twice, validation=twice)).rows["train"]
+    assert row["answers"] == ["Ann", "Ann"] and row["labels"] == [1, 1]
+
+
+# Mutations: whatever is done to the data, they load or are refused with one sentence
+
+
+def outcome(load):
+    """None, or what went wrong other than a DataError of one sentence."""
+    try:
+        load()
+    except DataError as error:
+        return f"more than one line: {error}" if "\n" in str(error) else None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def paths_in(value, at=()):
+    """Every place in nested lists and dicts."""
+    if at:
+        yield at
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield from paths_in(one, (*at, key))
+
+
+def changed(row, at, value):
+    """A copy with another value at one place; `...` takes it away."""
+    row = copy.deepcopy(row)
+    inside = row
+    for key in at[:-1]:
+        inside = inside[key]
+    if value is ...:
+        del inside[at[-1]]
+    else:
+        inside[at[-1]] = value
+    return row
+
+
+RAW = {name: row for name, row in GOOD.items() if name != "ewt_srl"} | {
+    "multirc (raw)": multirc(True),
+    "record (raw)": {
+        "passage": {"text": "Ann met Bo.", "entities": [{"start": 0, "end": 2}]},
+        "qas": [{"query": "@placeholder met Bo", "idx": 0, "answers": [{"start": 0, "end": 2, "text": "Ann"}]}],
+        "idx": 0,
+    },
+    "wsc (raw)": {"text": WSC["text"], "label": True, "target": {k: v for k, v in WSC.items() if "span" in k}},
+    "conll12": {
+        "document_id": "x",
+        "sentences": [{"words": ["Ann", "ran"], "srl_frames": [{"verb": "ran", "frames": ["B-ARG0", "B-V"]}]}],
+    },
+    "squad_v2 (a list of answers)": QUESTION | {"answers": [{"text": "Oslo", "answer_start": 13}]},
+}
+VALUES = (None, True, 3, -5, 10**20, 1.5, "x", "", [], ["x"], [None], {}, {"x": 1}, ...)
+
+
+@pytest.mark.parametrize("name", RAW)
+@pytest.mark.filterwarnings("ignore")
+def test_no_change_of_one_value_ends_in_a_traceback(name):
+    family, row = TASKS[name.split(" (")[0]], RAW[name]
+    wrong = []
+    for at in paths_in(row):
+        for value in VALUES:
+            rows = [changed(row, at, value)]
+            said = outcome(
+                lambda rows=rows: family.with_labels_of({"train": Table(rows, {}, "x")}).read(Table(rows, {}, "x"))
+            )
+            if said:
+                wrong.append(f"{'.'.join(map(str, at))} = {value!r}: {said}")
+    assert not wrong, f"{len(wrong)} changes, among them\n" + "\n".join(wrong[:: len(wrong) // 12 + 1])
+
+
+TEXTS = {
+    "train.tsv": ("sst2", "sentence\tlabel\ngood\t1\nbad film\t0\n"),
+    "train.jsonl": ("sst2", lines(SENTENCES[:4])),
+    "train-v1.1.json": ("squad", SQUAD),
+    "train.txt": ("conll03", IOB2),
+    "conll05.train.txt": ("conll05", COMBINED),
+    "lined.train.txt": ("conll05", "1 Ann ran ||| B-A0 B-V\n0 Go home ||| B-V B-A1\n"),
+    "train.gold_conll": ("conll12", GOLD_CONLL),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_to_a_file_ends_in_a_traceback(name, tmp_path):
+    """Cut anywhere, and with bytes that are lost, doubled or exchanged; packed as well."""
+    task, text = TEXTS[name]
+    draw, wrong = random.Random(0), []
+    whole = text.encode()
+    pool = [
+        b"",
+        b"\n",
+        b"\t",
+        b" ",
+        b"\r",
+        b"\0",
+        b'"',
+        b"*",
+        b"(",
+        b")",
+        b"-",
+        b"|||",
+        b"{",
+        b"[",
+        b"\xff",
+        b"\xc2\x85",
+        b"9" * 30,
+    ]
+    damaged = [whole[: draw.randrange(1, len(whole))] for _ in range(25)]
+    for _ in range(90):
+        at, length = draw.randrange(len(whole)), draw.choice([0, 1, 1, 5])
+        damaged.append(whole[:at] + draw.choice(pool) + whole[at + length :])
+    packed = gzip.compress(whole, mtime=0)
+    packed = [
+        packed[:at] + bytes([packed[at] ^ 1 << draw.randrange(8)]) + packed[at + 1 :] for at in range(0, len(packed), 5)
+    ]
+    for ending, contents in (("", damaged), (".gz", packed if name.endswith("txt") else [])):
+        path = tmp_path / f"x{ending}"
+        path.mkdir()
+        for content in contents:
+            (path / f"{name}{ending}").write_bytes(content)
+            said = outcome(
+                lambda path=path: load_task(task, dataset=files(path, **{f"dev{name[name.rindex('.') :]}": text}))
+            )
+            if said:
+                wrong.append(f"{content[-60:]!r}: {said}")
+    assert not wrong, f"{len(wrong)} of {len(damaged) + len(packed)}\n" + "\n".join(wrong[:5])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_half_a_parquet_file_is_refused(tmp_path):
+    folder(tmp_path, dev=SENTENCES)
+    datasets.Dataset.from_list(SENTENCES).to_parquet(tmp_path / "train.parquet")
+    whole = (tmp_path / "train.parquet").read_bytes()
+    for length in range(0, len(whole), max(1, len(whole) // 20)):
+        (tmp_path / "train.parquet").write_bytes(whole[:length])
+        refused("sst2", tmp_path, "train.parquet cannot be read")
+
+
+# Predictions
+
+
+def test_ill_formed_predictions_are_scored():
+    """A model may say anything: inside tags that open nothing, no verb or two, answers that are not in the text."""
+    tags = [["I-PER", "I-LOC", "O"], ["I-MISC"] * 3, ["B-PER", "I-LOC", "I-PER"]]
+    scores = TASKS["conll03"].score(tags, [{"tags": ["B-PER", "I-PER", "O"]}] * 3)
+    assert scores["f1"] == 0.0
+    assert TASKS["conll03"].score([["I-PER", "I-PER", "O"]], [{"tags": ["B-PER", "I-PER", "O"]}])["f1"] == 1.0
+    said = [["I-A0", "I-C-A0", "O", "B-V", "B-V", "I-AM-TMP", "O", "I-C-V"], ["B-C-A2"] * 8, ["O"] * 8]
+    assert 0 <= TASKS["conll05"].score(said, [SAID] * 3)["f1"] <= 1
+    nothing = {"text": "", "no_answer": 3.0}
+    scores = TASKS["squad_v2"].score([nothing, {"text": "nowhere", "no_answer": -1.0}], [QUESTION, QUESTION])
+    assert scores["f1"] == 0.0
+    assert TASKS["multirc"].score([[0, 0]], [{"labels": [0, 0]}]) == {"f1a": 0.0, "exact_match": 1.0}
+    assert TASKS["record"].score([""], [GAP])["f1"] == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_tags_are_scored_and_written(seed):
+    draw = random.Random(seed)
+    for name, row in (("conll03", {"tokens": TAGS["tokens"], "tags": TAGS["ner_tags"]}), ("conll05", SAID)):
+        family = TASKS[name]
+        said = [[draw.choice(family.labels) for _ in row["tokens"]] for _ in range(20)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert 0 <= family.score(said, [row] * 20)["f1"] <= 1
+        assert family.submission(said[:1], [row]).count("\n") == len(row["tokens"]) + 1
