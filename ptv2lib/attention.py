@@ -37,7 +37,6 @@ class Family:
         shared: whether layers share modules; each pass through them then has a prompt of its own.
         causal: whether a piece sees only what stands before it, and the prompt.
         checkpoints: whether transformers can recompute its activations in the backward pass.
-        masked_lm: whether transformers has a masked-LM head for it, which a verbalizer needs.
         pooling: what a head reads unless told otherwise.
         pooler: whether its class takes `add_pooling_layer`.
         whole_pooler: whether that layer is a module that can be called alone, so that `pooling="pooler"` can be offered.
@@ -52,7 +51,6 @@ class Family:
     shared: bool = False
     causal: bool = False
     checkpoints: bool = True
-    masked_lm: bool = True
     pooling: str = "cls"
     pooler: bool = False
     whole_pooler: bool = True
@@ -73,13 +71,11 @@ class Family:
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads that make sense: under a causal mask a single piece has not seen the text behind it."""
-        if self.causal:
-            return ("sequence", "choice")
-        return ("sequence", "choice", "token", "span", *(["verbalizer"] if self.masked_lm else []))
+        return ("sequence", "choice") if self.causal else ("sequence", "choice", "token", "span")
 
 
 def _decoder(name: str, attention: str) -> Family:
-    return Family(name, attention, "rotary", causal=True, masked_lm=False, pooling="last")
+    return Family(name, attention, "rotary", causal=True, pooling="last")
 
 
 FAMILIES: dict[str, Family] = {
@@ -111,7 +107,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "modernbert": Family("ModernBERT", "ModernBertAttention", "rotary"),
     "eurobert": Family("EuroBERT", "EuroBertAttention", "rotary"),
-    "t5": Family("T5 encoder", "T5Attention", "relative", masked_lm=False, pooling="mean", model="T5EncoderModel"),
+    "t5": Family("T5 encoder", "T5Attention", "relative", pooling="mean", model="T5EncoderModel"),
     "glm": _decoder("GLM-4 (glm)", "GlmAttention"),
     "glm4": _decoder("GLM-4 (glm4)", "Glm4Attention"),
     "llama": _decoder("Llama", "LlamaAttention"),

@@ -158,6 +158,8 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
     if tokenizer.pad_token is None:
         # Padding is masked, so any piece will do, and a new one would need an embedding of its own.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    if tokenizer.padding_side not in family.padding:
+        tokenizer.padding_side = "right"
     encoder.eval()
     pooling = (BACKBONES[name].pooling if name in BACKBONES else None) or family.pooling
     return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer), pooling)

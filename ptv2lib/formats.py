@@ -129,16 +129,16 @@ def _superglue_row(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 }
     elif isinstance(passage, dict) and "qas" in row:  # ReCoRD
         text = passage["text"]
-        spans = sorted({(span["start"], span["end"] + 1) for span in passage["entities"]})
+        places = sorted({(span["start"], span["end"] + 1) for span in passage["entities"]})
         for query in row["qas"]:
             yield {
                 "passage": text,
                 "query": query["query"],
-                "entities": sorted({text[start:end] for start, end in spans}),
+                "entities": sorted({text[start:end] for start, end in places}),
                 "entity_spans": {
-                    "text": [text[start:end] for start, end in spans],
-                    "start": [start for start, _ in spans],
-                    "end": [end for _, end in spans],
+                    "text": [text[start:end] for start, end in places],
+                    "start": [start for start, _ in places],
+                    "end": [end for _, end in places],
                 },
                 "answers": sorted({answer["text"] for answer in query.get("answers", [])}),
                 "idx": {"passage": row["idx"], "query": query["idx"]},

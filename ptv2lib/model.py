@@ -25,7 +25,7 @@ from .methods import METHODS, find_method
 from .prefix import PrefixEncoder, choose_layers
 from .prompts import SoftPrompt
 from .tasks import Task, find_task
-from .tasks.common import Family
+from .tasks.common import TaskFamily
 from .tasks.registry import family_from, family_to
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
@@ -103,7 +103,7 @@ class PromptedModel(nn.Module):
         max_length: the cut, in pieces, that `predict` and training use.
     """
 
-    def __init__(self, family: Family, backbone: Backbone, method_name: str, options: ModelOptions):
+    def __init__(self, family: TaskFamily, backbone: Backbone, method_name: str, options: ModelOptions):
         super().__init__()
         self.family, self.method, self.options = family, method_name, options
         self.name, self.revision, self.fingerprint = backbone.name, backbone.revision, backbone.fingerprint
@@ -242,7 +242,7 @@ class PromptedModel(nn.Module):
             encoded: what `encode` gave for the rows.
             rows: the rows.
             batch_size: how many inputs at once.
-            words: answer as a person wants it (`Family.answer`) rather than as it is scored (`Family.decode`).
+            words: answer as a person wants it (`TaskFamily.answer`) rather than as it is scored (`TaskFamily.decode`).
         """
         of_row = [i for i, inputs in enumerate(encoded) for _ in inputs]
         flat = [one for inputs in encoded for one in inputs]

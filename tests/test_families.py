@@ -806,8 +806,7 @@ def measured(kind):
 
     modules = sum(type(module).__name__ == family.attention for module in encoder.modules())
     own_forward = not encoder._can_set_attn_implementation()
-    masked_lm = type(encoder.config) in tf.MODEL_FOR_MASKED_LM_MAPPING
-    heads = ["sequence", "choice"] + ["token", "span"] * (not causal) + ["verbalizer"] * masked_lm
+    heads = ["sequence", "choice"] + ["token", "span"] * (not causal)
     return {
         "the prompt enters": ("its own forward" if own_forward else "the attention function")
         + (", once for each pass" if modules < DEPTH else ""),

@@ -44,6 +44,10 @@ def test_the_search_keeps_its_budget():
     assert sum(len(plan.seeds) for name in ("dropout_rates", "variants") for plan in measure.PLANS[name]()) == 24
 
 
+def test_the_anchor_of_deep_prompts_is_a_run_of_the_search():
+    assert [plan.name for plan in measure.dropout_rates()].count("anchor") == 1
+
+
 def test_a_choice_waits_for_the_records_it_rests_on(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     with pytest.raises(DataError):

@@ -14,7 +14,7 @@ from ..backbones import load_backbone
 from ..encoding import Layout
 from ..errors import BadOption, DataError, unknown
 from ..sources import Table, read_folder, read_hub, read_miniature
-from .common import Family
+from .common import TaskFamily
 from .registry import TASKS
 
 SPLIT_SEED = 20211014  # one fixed draw for all methods and seeds
@@ -54,7 +54,7 @@ class Task:
         notes: what differs from the official set.
     """
 
-    family: Family
+    family: TaskFamily
     rows: dict[str, list[dict[str, Any]]]
     source: str
     revision: str | None = None
@@ -167,7 +167,7 @@ class Task:
                 print("\n".join(_shown(one, tokenizer, self.family)), end="\n\n")
 
 
-def _shown(one: Any, tokenizer: Any, family: Family) -> list[str]:
+def _shown(one: Any, tokenizer: Any, family: TaskFamily) -> list[str]:
     """An input as lines of equal columns: pieces, segments, marks, labels."""
     pieces = tokenizer.convert_ids_to_tokens(one.inputs["input_ids"].tolist())
     lines = {"pieces": pieces}
@@ -200,7 +200,7 @@ def _shown(one: Any, tokenizer: Any, family: Family) -> list[str]:
 
 
 def load_task(
-    name: str | Family,
+    name: str | TaskFamily,
     *,
     source: str = "hub",
     dataset: str | os.PathLike | None = None,
@@ -243,7 +243,7 @@ def load_task(
     return Task(family, rows, origin, revision, train_limit, tuple(notes))
 
 
-def find_task(name: str) -> Family:
+def find_task(name: str) -> TaskFamily:
     """Look a task up.
 
     Raises:
@@ -254,7 +254,9 @@ def find_task(name: str) -> Family:
     return TASKS[name]
 
 
-def _tables(family: Family, source: str, dataset: str | os.PathLike | None) -> tuple[dict[str, Table], str, str | None]:
+def _tables(
+    family: TaskFamily, source: str, dataset: str | os.PathLike | None
+) -> tuple[dict[str, Table], str, str | None]:
     revision = None
     if dataset is not None:
         tables, origin = read_folder(dataset, family.parse), os.path.basename(os.path.normpath(dataset))
@@ -271,7 +273,7 @@ def _tables(family: Family, source: str, dataset: str | os.PathLike | None) -> t
     return tables, origin, revision
 
 
-def _against_official(family: Family, rows: dict[str, list[dict]]) -> list[str]:
+def _against_official(family: TaskFamily, rows: dict[str, list[dict]]) -> list[str]:
     """What to say about row counts that are not the official ones: nothing, or one sentence."""
     counts = {split: sum(map(family.size, rows[split])) for split in family.hub.rows if split in rows}
     other = [

@@ -5,6 +5,7 @@ A row is a question with all its options, so that no split, limit or score can p
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,11 +20,10 @@ from ..sources import HubSet, Table
 from .common import (
     NO_HUB,
     UNLABELLED,
-    Family,
+    TaskFamily,
     check_columns,
     check_texts,
     json_lines,
-    most_frequent,
     read_label,
     shares,
     tokenize,
@@ -33,7 +33,7 @@ PLACEHOLDER = "@placeholder"
 
 
 @dataclass(frozen=True)
-class AnswerSet(Family):
+class AnswerSet(TaskFamily):
     """What both share: one input an option, read as true or false; the passage is cut, never question or option."""
 
     name: str
@@ -43,9 +43,9 @@ class AnswerSet(Family):
     head: ClassVar[str] = "sequence"
     labels: ClassVar[tuple[str, ...]] = ("False", "True")
 
+    @abstractmethod
     def options(self, row: Mapping) -> list[tuple[str, str, int]]:
         """Of each option: the passage, what is claimed about it, and 0, 1 or -1 for unknown."""
-        raise NotImplementedError
 
     def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
         """One input an option."""
@@ -127,11 +127,8 @@ class MultiRC(AnswerSet):
         return answer_set_scores(predicted, [row["labels"] for row in rows])
 
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
-        """The better constant answer for F1a is "all are right"; the frequent one is what the label counts say."""
-        label = most_frequent([label for row in train for label in row["labels"]])
-        best = max((0, 1), key=lambda one: self.score([[one] * len(row["labels"]) for row in train], train)["f1a"])
-        scores = self.score([[best] * len(row["labels"]) for row in rows], rows)
-        return scores | {"answer": f"{self.labels[best]} for every option (most frequent: {self.labels[label]})"}
+        """The score of calling every option right: of the two constant answers the one with an F1a."""
+        return self.score([[1] * len(row["labels"]) for row in rows], rows) | {"answer": "True for every option"}
 
     def submission(self, predicted: Sequence[Sequence[int]], rows: Sequence[Mapping]) -> str:
         """SuperGLUE's JSON lines: one a paragraph, its questions and their options inside."""

@@ -17,8 +17,8 @@ from ..sources import HubSet, Table
 from .common import (
     NO_HUB,
     UNLABELLED,
-    Family,
     Pieces,
+    TaskFamily,
     check_columns,
     check_texts,
     json_lines,
@@ -30,7 +30,7 @@ from .common import (
 
 
 @dataclass(frozen=True)
-class Classification(Family):
+class Classification(TaskFamily):
     """A classification data set.
 
     Attributes:

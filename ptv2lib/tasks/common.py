@@ -21,7 +21,7 @@ UNLABELLED = -1
 NO_HUB = HubSet(None, None, None, "your own", {}, "Give the folder of your own copy with dataset=.")
 
 
-class Family(ABC):
+class TaskFamily(ABC):
     """What a kind of task must know; a data set is an instance, a frozen dataclass of its columns and labels.
 
     A row is what is answered at once: a sentence, a question with its options, a predicate. It may need several inputs of
@@ -93,7 +93,7 @@ class Family(ABC):
         """Rows from files in the owner's own form, where it is neither parquet nor JSON."""
         raise DataError(f"The file {paths[0]} must be .parquet, .jsonl or .json.")
 
-    def with_labels_of(self, tables: Mapping[str, Table]) -> Family:
+    def with_labels_of(self, tables: Mapping[str, Table]) -> TaskFamily:
         """This family with the labels that the data hold, for sets whose labels are not listed beforehand."""
         return self
 

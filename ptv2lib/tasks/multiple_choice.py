@@ -15,7 +15,7 @@ from ..sources import HubSet, Table
 from .common import (
     NO_HUB,
     UNLABELLED,
-    Family,
+    TaskFamily,
     check_columns,
     check_texts,
     json_lines,
@@ -27,7 +27,7 @@ from .common import (
 
 
 @dataclass(frozen=True)
-class MultipleChoice(Family):
+class MultipleChoice(TaskFamily):
     """A multiple-choice data set.
 
     Attributes:

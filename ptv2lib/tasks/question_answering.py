@@ -13,7 +13,7 @@ from ..encoding import Encoded, Layout
 from ..errors import DataError
 from ..metrics import squad_scores, squad_v2_scores
 from ..sources import HubSet, Table
-from .common import NO_HUB, Family, Pieces, check_columns, check_texts
+from .common import NO_HUB, Pieces, TaskFamily, check_columns, check_texts
 
 N_BEST = 20
 LONGEST_ANSWER = 30  # pieces, as in the official code
@@ -21,7 +21,7 @@ LEAST_CONTEXT = 16  # pieces that a window shows at least
 
 
 @dataclass(frozen=True)
-class QuestionAnswering(Family):
+class QuestionAnswering(TaskFamily):
     """A data set in SQuAD's columns.
 
     Attributes:

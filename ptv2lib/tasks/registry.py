@@ -13,7 +13,7 @@ from typing import Any
 from ..sources import PARQUET_BRANCH, SHIFTS, HubPart, HubSet
 from .answer_sets import MultiRC, ReCoRD
 from .classification import Classification, Coreference, WordInContext
-from .common import Family
+from .common import TaskFamily
 from .multiple_choice import MultipleChoice
 from .question_answering import QuestionAnswering
 from .semantic_roles import SemanticRoles
@@ -79,7 +79,7 @@ _MNLI_SIZES = {
     "test_mismatched": 9847,
 }
 
-TASKS: dict[str, Family] = {
+TASKS: dict[str, TaskFamily] = {
     family.name: family
     for family in (
         Classification(
@@ -264,7 +264,7 @@ TASKS: dict[str, Family] = {
 }
 """Every task, by name."""
 
-_KINDS: dict[str, type[Family]] = {
+_KINDS: dict[str, type[TaskFamily]] = {
     kind.__name__: kind
     for kind in (
         Classification,
@@ -280,13 +280,13 @@ _KINDS: dict[str, type[Family]] = {
 }
 
 
-def family_to(family: Family) -> dict[str, Any]:
+def family_to(family: TaskFamily) -> dict[str, Any]:
     """A family as plain values, so that a saved prompt knows its task by itself."""
     values = {key: value for key, value in asdict(family).items() if key != "hub"}
     return {"family": type(family).__name__, **values}
 
 
-def family_from(values: Mapping[str, Any]) -> Family:
+def family_from(values: Mapping[str, Any]) -> TaskFamily:
     """The family that `family_to` wrote; its place on the Hub comes from the task of that name, if there is one.
 
     Raises:

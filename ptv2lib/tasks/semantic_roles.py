@@ -14,14 +14,14 @@ from ..errors import BadOption, DataError
 from ..formats import brackets, pasted_roles, read_text, role_rows
 from ..metrics import role_arguments, role_scores, span_scores
 from ..sources import HubSet, Table
-from .common import NO_HUB, Family, check_columns, check_words
+from .common import NO_HUB, TaskFamily, check_columns, check_words
 from .tagging import decode_words, encode_words, named_spans, prepare_words, to_iob2
 
 MARKER = "*"  # stands before and after the predicate; a piece of its own in every tokenizer tried
 
 
 @dataclass(frozen=True)
-class SemanticRoles(Family):
+class SemanticRoles(TaskFamily):
     """A data set of predicates with their arguments.
 
     Layouts: `segments` gives the predicate's pieces the other segment id, so that two equal verbs of a sentence differ;

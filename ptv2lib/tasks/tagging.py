@@ -16,11 +16,11 @@ from ..errors import DataError
 from ..formats import read_text, tagged_rows
 from ..metrics import span_scores, spans, strict_span_scores
 from ..sources import HubSet, Table
-from .common import NO_HUB, UNLABELLED, Family, check_columns, check_words, read_label, tokenize
+from .common import NO_HUB, UNLABELLED, TaskFamily, check_columns, check_words, read_label, tokenize
 
 
 @dataclass(frozen=True)
-class Tagging(Family):
+class Tagging(TaskFamily):
     """A tagging data set.
 
     Attributes:
