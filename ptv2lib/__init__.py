@@ -19,6 +19,8 @@ _HOME = {
     "load_prompt": "model",
     "TrainingConfig": "training",
     "train": "training",
+    "train_multitask": "multitask",
+    "compare_templates": "zero_shot",
     "write_predictions": "predictions",
     "Classification": "tasks.classification",
     "MultipleChoice": "tasks.multiple_choice",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import sys
 import warnings
 from dataclasses import fields
@@ -34,11 +35,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ptv2lib", description="Deep prompts for frozen encoders.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train one method on one task and score it")
-    run.add_argument("--task", required=True)
+    run.add_argument("--task", required=True, help="a data set, or with mpt2 several: conll04+wikiann")
     run.add_argument("--method", required=True)
     run.add_argument("--backbone", default="minilm")
     where = run.add_mutually_exclusive_group()
-    where.add_argument("--dataset", metavar="DIR", help="your own copy: train, validation, test as .parquet or .jsonl")
+    where.add_argument(
+        "--dataset",
+        metavar="DIR",
+        help="your own copy: train, validation, test as .parquet or .jsonl; of several data sets, one folder each",
+    )
     where.add_argument("--source", choices=("hub", "miniature"), default="hub")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument(
@@ -56,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .model import ModelOptions, build_model
-    from .tasks import load_task
+    from .model import build_model
+    from .multitask import train_multitask
+    from .options import ModelOptions
     from .training import TrainingConfig, train
 
     known = {f.name: owner for owner in (ModelOptions, TrainingConfig) for f in fields(owner) if f.name != "seed"}
@@ -75,16 +81,39 @@ def _run(options: argparse.Namespace) -> int:
     except TypeError as error:
         print(f"ptv2lib: a setting has a value of the wrong kind: {error}.", file=sys.stderr)
         return 2
+    names = options.task.split("+")
+    if (len(names) > 1) != (options.method == "mpt2"):
+        print("ptv2lib: --method mpt2 takes several tasks, --task a+b, and every other method one.", file=sys.stderr)
+        return 2
     with warnings.catch_warnings(record=True) as notes:
-        task = load_task(options.task, source=options.source, dataset=options.dataset, train_limit=options.train_limit)
+        tasks = [_load(name, options) for name in names]
     model = build_model(
-        task, backbone=options.backbone, method=options.method, seed=options.seed, **chosen[ModelOptions]
+        tasks[0], backbone=options.backbone, method=options.method, seed=options.seed, **chosen[ModelOptions]
     )
     for note in notes:
         print(f"ptv2lib: note: {note.message}", file=sys.stderr)
-    run = train(model, task, config, output_dir=options.out, name=options.name, progress=sys.stderr.isatty())
-    result = {
-        "task": task.name,
+    how = {"output_dir": options.out, "name": options.name, "progress": sys.stderr.isatty()}
+    if len(tasks) == 1:
+        print(json.dumps(_result(train(model, tasks[0], config, **how), options, tasks[0].name)))
+    else:
+        group = train_multitask(model, tasks, config, **how)
+        results = {name: _result(run, options, name) for name, run in group.runs.items()}
+        print(json.dumps({"task": options.task, "method": options.method, "runs": results}))
+    return 0
+
+
+def _load(name: str, options: argparse.Namespace) -> Any:
+    from .tasks import load_task
+
+    folder = options.dataset
+    if folder is not None and "+" in options.task:
+        folder = os.path.join(folder, name)
+    return load_task(name, source=options.source, dataset=folder, train_limit=options.train_limit)
+
+
+def _result(run: Any, options: argparse.Namespace, task: str) -> dict[str, Any]:
+    return {
+        "task": task,
         "method": options.method,
         "backbone": options.backbone,
         "seed": options.seed,
@@ -94,8 +123,6 @@ def _run(options: argparse.Namespace) -> int:
         "seconds": round(run.seconds, 1),
         "record": str(run.record_path),
     }
-    print(json.dumps(result))
-    return 0
 
 
 def _value(text: str) -> Any:
@@ -128,7 +155,7 @@ def _methods() -> None:
     from .methods import METHODS
 
     for name, method in METHODS.items():
-        print(f"{name:10} {method.description}")
+        print(f"{name:10} {method.title}: {method.description}")
 
 
 def _backbones() -> None:

@@ -2,8 +2,9 @@
 
 transformers lets a model call a *registered* attention function. Two are registered here, `ptv2_sdpa` and `ptv2_eager`,
 each with its mask function. They put the prompt's keys and values before the text's and hand over to the function they are
-named after. The prompt itself travels as a call argument, `encoder(..., ptv2=prompt)`: nothing global holds it, and two
-calls can carry two prompts. What differs between encoders stands in one table, `FAMILIES`.
+named after. With a gated prompt they hand over the text alone, and add what it draws from the prompt. The prompt itself
+travels as a call argument, `encoder(..., ptv2=prompt)`: nothing global holds it, and two calls can carry two prompts. What
+differs between encoders stands in one table, `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Family:
         whole_pooler: whether that layer is a module that can be called alone, so that `pooling="pooler"` can be offered.
         prefix_space: whether its tokenizer needs `add_prefix_space=True` to read single words as it reads running text.
         model: the class in transformers that loads the encoder alone.
+        masked_lm: the modules that, one after the other, make scores for the vocabulary out of a hidden state, by their names
+            in the class that `AutoModelForMaskedLM` loads; none where there is no such class.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Family:
     whole_pooler: bool = True
     prefix_space: bool = False
     model: str = "AutoModel"
+    masked_lm: tuple[str, ...] = ()
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -79,14 +83,30 @@ def _decoder(name: str, attention: str) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family("BERT", "BertSelfAttention", pooler=True),
-    "roberta": Family("RoBERTa", "RobertaSelfAttention", "after_padding", pooler=True, prefix_space=True),
-    "xlm-roberta": Family("XLM-R", "XLMRobertaSelfAttention", "after_padding", pooler=True, prefix_space=True),
-    "camembert": Family("CamemBERT", "CamembertSelfAttention", "after_padding", pooler=True),
-    "electra": Family("ELECTRA", "ElectraSelfAttention"),
-    "ernie": Family("ERNIE", "ErnieSelfAttention", pooler=True),
-    "distilbert": Family("DistilBERT", "DistilBertSelfAttention"),
-    "albert": Family("ALBERT", "AlbertAttention", shared=True, checkpoints=False, pooler=True, whole_pooler=False),
+    "bert": Family("BERT", "BertSelfAttention", pooler=True, masked_lm=("cls",)),
+    "roberta": Family(
+        "RoBERTa", "RobertaSelfAttention", "after_padding", pooler=True, prefix_space=True, masked_lm=("lm_head",)
+    ),
+    "xlm-roberta": Family(
+        "XLM-R", "XLMRobertaSelfAttention", "after_padding", pooler=True, prefix_space=True, masked_lm=("lm_head",)
+    ),
+    "camembert": Family("CamemBERT", "CamembertSelfAttention", "after_padding", pooler=True, masked_lm=("lm_head",)),
+    "electra": Family("ELECTRA", "ElectraSelfAttention", masked_lm=("generator_predictions", "generator_lm_head")),
+    "ernie": Family("ERNIE", "ErnieSelfAttention", pooler=True, masked_lm=("cls",)),
+    "distilbert": Family(
+        "DistilBERT",
+        "DistilBertSelfAttention",
+        masked_lm=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
+    ),
+    "albert": Family(
+        "ALBERT",
+        "AlbertAttention",
+        shared=True,
+        checkpoints=False,
+        pooler=True,
+        whole_pooler=False,
+        masked_lm=("predictions",),
+    ),
     "mpnet": Family(
         "MPNet",
         "MPNetSelfAttention",
@@ -94,6 +114,7 @@ FAMILIES: dict[str, Family] = {
         override=attention_overrides.mpnet,
         checkpoints=False,
         pooler=True,
+        masked_lm=("lm_head",),
     ),
     "deberta": Family(
         "DeBERTa v1",
@@ -101,12 +122,17 @@ FAMILIES: dict[str, Family] = {
         "relative",
         override=attention_overrides.deberta_v1,
         prefix_space=True,
+        masked_lm=("cls",),
     ),
     "deberta-v2": Family(
-        "DeBERTa v2 and v3", "DisentangledSelfAttention", "relative", override=attention_overrides.deberta_v2
+        "DeBERTa v2 and v3",
+        "DisentangledSelfAttention",
+        "relative",
+        override=attention_overrides.deberta_v2,
+        masked_lm=("cls",),
     ),
-    "modernbert": Family("ModernBERT", "ModernBertAttention", "rotary"),
-    "eurobert": Family("EuroBERT", "EuroBertAttention", "rotary"),
+    "modernbert": Family("ModernBERT", "ModernBertAttention", "rotary", masked_lm=("head", "decoder")),
+    "eurobert": Family("EuroBERT", "EuroBertAttention", "rotary", masked_lm=("lm_head",)),
     "t5": Family("T5 encoder", "T5Attention", "relative", pooling="mean", model="T5EncoderModel"),
     "glm": _decoder("GLM-4 (glm)", "GlmAttention"),
     "glm4": _decoder("GLM-4 (glm4)", "Glm4Attention"),
@@ -122,16 +148,22 @@ tokens cannot prove that its positions, its padding and its mask are read rightl
 
 @dataclass(frozen=True)
 class Shape:
-    """The attention shape of an encoder."""
+    """The attention shape of an encoder; `groups` query heads share a key-value head (grouped-query attention)."""
 
     layers: int
     key_value_heads: int
     head_size: int
+    groups: int = 1
 
     @property
     def key_value_width(self) -> int:
         """Numbers in one key of one layer, all heads together."""
         return self.key_value_heads * self.head_size
+
+    @property
+    def query_heads(self) -> int:
+        """Query heads of one layer."""
+        return self.key_value_heads * self.groups
 
 
 @dataclass
@@ -144,13 +176,24 @@ class DeepPrompt:
         layers: the numbers of the chosen layers, from 0, in the order of the first axis.
         keep: which positions an example has, `[batch, length]`, boolean, where examples have prompts of unequal length;
             None: all.
+        gates: `[chosen layers, query heads]`, before their tanh; the prompt then has a softmax of its own (`beside`). None:
+            prompt and text share one softmax (`enter`).
         reached: the layers that took their keys and values, filled in during the pass.
     """
 
     keys_values: Tensor
     layers: tuple[int, ...]
     keep: Tensor | None = None
+    gates: Tensor | None = None
     reached: set[int] = field(default_factory=set)
+
+    def _take(self, layer: int) -> Tensor:
+        """Keys and values of a chosen layer: `[2, batch or 1, heads, length, head size]`."""
+        row = self.layers.index(layer)
+        self.reached.add(layer)
+        if self.keys_values.dim() == 6:  # each example has its own
+            return self.keys_values[:, row].transpose(0, 1)
+        return self.keys_values[row, :, None]
 
     def enter(
         self, layer: int, key: Tensor, value: Tensor, mask: Tensor | None
@@ -158,14 +201,15 @@ class DeepPrompt:
         """Put this layer's keys and values before `key` and `value` ([batch, heads, text, head size]).
 
         The mask, boolean or to be added to the scores, grows with them; with `keep` there must be one.
+
+        Raises:
+            BadOption: for a gated prompt, which cannot share the text's softmax.
         """
+        if self.gates is not None:  # an encoder with a forward of its own never calls `beside`
+            raise _no_gate("this encoder")
         if layer not in self.layers:
             return key, value, mask
-        row = self.layers.index(layer)
-        per_example = self.keys_values.dim() == 6
-        chosen = self.keys_values[:, row].transpose(0, 1) if per_example else self.keys_values[row, :, None]
-        chosen = chosen.to(key.dtype).expand(2, key.shape[0], -1, -1, -1)
-        self.reached.add(layer)
+        chosen = self._take(layer).to(key.dtype).expand(2, key.shape[0], -1, -1, -1)
         if mask is not None:
             front = mask.new_ones(()).bool() if self.keep is None else self.keep.to(mask.device)[:, None, None].bool()
             if mask.dtype != torch.bool:
@@ -175,6 +219,35 @@ class DeepPrompt:
             mask = torch.cat([front, mask.expand(batch, -1, -1, -1)], -1)
         return torch.cat([chosen[0], key], 2), torch.cat([chosen[1], value], 2), mask
 
+    def beside(self, layer: int, output: Tensor, query: Tensor, scaling: float | None) -> Tensor:
+        """Add to the text's own attention what the text draws from this layer's prompt, times the tanh of the gates.
+
+        Zero-initialised attention (Zhang et al., 2023, arXiv 2303.16199): the prompt has a softmax of its own, so gates of
+        zero leave `output` as it is, bit for bit. Every piece sees the whole prompt, under a causal mask, too; the prompt has
+        no position bias, and its attention no dropout.
+
+        Args:
+            layer: the layer's number.
+            output: what attention over the text alone gave, `[batch, text, heads, head size]`.
+            query: `[batch, heads, text, head size]`.
+            scaling: of the scores; None for 1 / sqrt(head size).
+        """
+        if layer not in self.layers:
+            return output
+        chosen = self._take(layer).to(query.dtype)
+        chosen = chosen.repeat_interleave(query.shape[1] // chosen.shape[2], 2)
+        key, value = chosen.expand(2, query.shape[0], -1, -1, -1)
+        mask = some = None
+        if self.keep is not None:
+            keep = self.keep.to(query.device).bool()
+            some = keep.any(1)
+            # Attention over no key at all is undefined: an example without a prompt attends to every key, times zero.
+            mask = (keep | ~some[:, None])[:, None, None]
+        drawn = F.scaled_dot_product_attention(query, key, value, mask, scale=scaling).transpose(1, 2)
+        drawn = drawn if some is None else drawn * some[:, None, None, None]
+        gate = self.gates[self.layers.index(layer)].tanh()[:, None]
+        return output + (gate * drawn).to(output.dtype)
+
 
 @dataclass
 class Recorder:
@@ -182,6 +255,7 @@ class Recorder:
 
     keys_values: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     keep = None
+    gates = None
 
     def enter(
         self, layer: int, key: Tensor, value: Tensor, mask: Tensor | None
@@ -206,12 +280,22 @@ class Passes:
         """The prompt's."""
         return self.prompt.keep
 
+    @property
+    def gates(self) -> Tensor | None:
+        """The prompt's."""
+        return self.prompt.gates
+
     def enter(
         self, layer: int, key: Tensor, value: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Let the prompt of this pass in, and count it."""
         self.seen += 1
         return self.prompt.enter(self.seen - 1, key, value, mask)
+
+    def beside(self, layer: int, output: Tensor, query: Tensor, scaling: float | None) -> Tensor:
+        """Add what the prompt of this pass gives, and count it."""
+        self.seen += 1
+        return self.prompt.beside(self.seen - 1, output, query, scaling)
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -240,18 +324,26 @@ def _let_in(
     return key, value, mask, more
 
 
+def _attend(backend: str, attend: Callable, module: nn.Module, query, key, value, mask, ptv2, more):
+    """What `attend`, a function of transformers, gives with the prompt: in front of the text, or beside it if gated."""
+    gated = ptv2 is not None and ptv2.gates is not None
+    if ptv2 is not None and not gated:
+        key, value, mask, more = _let_in(backend, module, query, key, value, mask, ptv2, more)
+    output, weights = attend(module, query, key, value, mask, **more)
+    if gated:
+        output = ptv2.beside(getattr(module, LAYER), output, query, more.get("scaling"))
+    return output, weights
+
+
 def _sdpa(module: nn.Module, query, key, value, attention_mask, ptv2=None, **kwargs):
-    if ptv2 is not None:
-        key, value, attention_mask, kwargs = _let_in("sdpa", module, query, key, value, attention_mask, ptv2, kwargs)
-    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    return _attend("sdpa", attend, module, query, key, value, attention_mask, ptv2, kwargs)
 
 
 def _eager(module: nn.Module, query, key, value, attention_mask, ptv2=None, **kwargs):
-    if ptv2 is not None:
-        key, value, attention_mask, kwargs = _let_in("eager", module, query, key, value, attention_mask, ptv2, kwargs)
     # Every modeling file has its own eager function; the module's is the one it would have called.
     attend = sys.modules[type(module).__module__].eager_attention_forward
-    return attend(module, query, key, value, attention_mask, **kwargs)
+    return _attend("eager", attend, module, query, key, value, attention_mask, ptv2, kwargs)
 
 
 # Without a mask function of the same name the padding mask would silently become None. One name serves every kind of mask
@@ -318,7 +410,8 @@ def attach(encoder: nn.Module, check: bool = True) -> Shape:
     heads = config.num_attention_heads
     sizes = [getattr(config, name, None) for name in ("head_dim", "d_kv", "attention_head_size")]
     size = next((size for size in sizes if size), config.hidden_size // heads)
-    shape = Shape(layers, getattr(config, "num_key_value_heads", None) or heads, size)
+    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    shape = Shape(layers, key_value_heads, size, heads // key_value_heads)
     if check:
         try:
             _self_check(encoder, shape)
@@ -389,6 +482,27 @@ def check_position_offset(encoder: nn.Module, position_offset: str, prompt: str 
         raise BadOption(
             f"position_offset='none' cannot be had: {family.name} counts distances between places; use 'shift'."
         )
+
+
+def _no_gate(encoder: str) -> BadOption:
+    return BadOption(
+        f"gate='zero' cannot be had: {encoder} computes attention in its own forward, which a gate cannot enter; use 'layer'."
+    )
+
+
+def check_gate(encoder: nn.Module, gate: str | None) -> None:
+    """Refuse a gate that this encoder cannot have.
+
+    Args:
+        encoder: the encoder.
+        gate: None, `"zero"` or `"layer"`.
+
+    Raises:
+        BadOption: for `"zero"` and an encoder outside transformers' attention interface.
+    """
+    family = family_of(encoder)
+    if gate == "zero" and family.override is not None:
+        raise _no_gate(family.name)
 
 
 def text_positions(encoder: nn.Module, attention_mask: Tensor, offset: int = 0) -> Tensor | None:

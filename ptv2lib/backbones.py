@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .attention import FAMILIES, context_length, family_of, refusal, set_attention_dropout
-from .errors import BadOption, DataError, unknown
+from .errors import BadOption, DataError, NoMaskedLM, unknown
 from .hub import require_network
 
 
@@ -29,18 +29,21 @@ class Source:
         kind: its `config.model_type`, for the table of what works.
         pooling: what was found best on a selection split (`book/measure.py`, `sentence_rates`); None for the family's own:
             `"cls"` as in the paper, `"last"` for decoders, `"mean"` for T5.
+        trained_here: a file of `starter/` with what this project trained on top of those weights.
     """
 
     hub_id: str
     revision: str | None
     kind: str = "bert"
     pooling: str | None = None
+    trained_here: str | None = None
 
+
+_STARTER = ("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
 
 BACKBONES: dict[str, Source] = {
-    "minilm": Source(
-        "sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41", pooling="mean"
-    ),
+    "minilm": Source(*_STARTER, pooling="mean"),
+    "minilm-mlm": Source(*_STARTER, pooling="mean", trained_here="minilm_mlm.safetensors"),
     "bert-base": Source("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
     "bert-large": Source("google-bert/bert-large-uncased", "6da4b6a26a1877e173fca3225479512db81a5e5b"),
     "bert-large-cased": Source("google-bert/bert-large-cased", "a25a4b00fd23b14ba7b902af2b756931b6677ba9"),
@@ -82,6 +85,7 @@ class Backbone:
         tokenizer: its fast tokenizer.
         fingerprint: sha256 of architecture, weights and vocabulary, before any training.
         pooling: what a head reads unless told otherwise.
+        masked_lm: the transformers model around the encoder that fills gaps; None unless asked for.
     """
 
     name: str
@@ -90,6 +94,7 @@ class Backbone:
     tokenizer: object
     fingerprint: str
     pooling: str = "cls"
+    masked_lm: nn.Module | None = None
 
     @property
     def context(self) -> int:
@@ -101,14 +106,24 @@ class Backbone:
         """Kinds of segment ids the encoder tells apart; 1 if it has none."""
         return getattr(self.encoder.config, "type_vocab_size", None) or 1
 
+    @property
+    def lm_head(self) -> nn.Module | None:
+        """From a hidden state to a score for each piece of the vocabulary; None unless `masked_lm` was asked for."""
+        if self.masked_lm is None:
+            return None
+        return nn.Sequential(*(getattr(self.masked_lm, part) for part in family_of(self.encoder).masked_lm))
 
-def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: bool = False) -> Backbone:
+
+def load_backbone(
+    name: str = "minilm", *, revision: str | None = None, pooler: bool = False, masked_lm: bool = False
+) -> Backbone:
     """Load an encoder: from this machine if it is here, else from the Hub in one attempt.
 
     Args:
         name: a name of `BACKBONES`, `"tiny"`, a local folder, or a Hub id `owner/name`.
         revision: a Hub commit, for ids that have no pin here.
         pooler: keep the checkpoint's pooler; without it the encoder ends at its last layer.
+        masked_lm: keep the checkpoint's masked-LM head.
 
     Raises:
         UnknownName: for a name that is none of these.
@@ -116,12 +131,13 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
         DataError: if a starter file has other bytes than the pinned ones.
         UnsupportedEncoder: for an architecture that takes no deep prompts.
         BadOption: if a pooler is asked for that the checkpoint does not have.
+        NoMaskedLM: if a masked-LM head is asked for that the checkpoint does not have.
 
     A tokenizer without a padding piece (many decoders) pads with its end-of-text piece; padding is masked.
     """
     if name == "tiny":
-        encoder, tokenizer = _tiny(pooler)
-        return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer))
+        encoder, tokenizer, filling = _tiny(pooler, masked_lm)
+        return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer), masked_lm=filling)
     folder, revision = _locate(name, revision)
     import transformers
     from transformers import AutoConfig, AutoTokenizer
@@ -135,11 +151,16 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
     family = FAMILIES[config.model_type]
     if family.causal:
         config.use_cache = False  # of keys and values for the next word: an encoder has no next word
-    extra = {"add_pooling_layer": pooler} if family.pooler else {}
-    if pooler and not (family.pooler and family.whole_pooler):
+    trained_here = BACKBONES[name].trained_here if name in BACKBONES else None
+    if masked_lm and not family.masked_lm:
+        raise NoMaskedLM(f"A verbalizer needs a masked-LM head, and {family.name} ({name!r}) has none.")
+    whole = masked_lm and trained_here is None
+    extra = {"add_pooling_layer": pooler} if family.pooler and not whole else {}
+    if pooler and not (family.pooler and family.whole_pooler and trained_here is None):
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and {name!r} ({config.model_type}) has none.")
     with silent():
-        encoder, report = getattr(transformers, family.model).from_pretrained(
+        loader = transformers.AutoModelForMaskedLM if whole else getattr(transformers, family.model)
+        model, report = loader.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -151,6 +172,12 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
     missing = sorted(report["missing_keys"])
     if pooler and any("pooler" in key for key in missing):
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and the checkpoint of {name!r} ships none.")
+    encoder, filling = (model.base_model, model) if whole else (model, None)
+    if whole and any(not key.startswith(f"{model.base_model_prefix}.") for key in missing):
+        raise NoMaskedLM(
+            f"A verbalizer needs a masked-LM head, and the checkpoint of {name!r} ships none; 'minilm-mlm' and the "
+            "encoders BERT, RoBERTa and ModernBERT do."
+        )
     if missing:
         raise DataError(f"The checkpoint of {name!r} lacks {len(missing)} weights, among them {missing[0]!r}.")
     spaced = {"add_prefix_space": True} if family.prefix_space else {}
@@ -160,9 +187,37 @@ def load_backbone(name: str = "minilm", *, revision: str | None = None, pooler: 
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     if tokenizer.padding_side not in family.padding:
         tokenizer.padding_side = "right"
-    encoder.eval()
+    if trained_here is not None:
+        encoder, filling = _add_trained(encoder, trained_here, masked_lm)
+    for module in (encoder, filling):
+        if module is not None:
+            module.eval()
     pooling = (BACKBONES[name].pooling if name in BACKBONES else None) or family.pooling
-    return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer), pooling)
+    return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer), pooling, filling)
+
+
+def _add_trained(encoder: nn.Module, file: str, masked_lm: bool) -> tuple[nn.Module, nn.Module | None]:
+    """The starter with what `book/train_masked_lm.py` trained: the changed encoder, and its masked-LM form if asked for.
+
+    Changes are kept as differences (`delta.NAME`) or as low-rank pairs (`NAME.down`, `NAME.up`); other tensors are whole.
+    """
+    from safetensors.torch import load_file
+    from transformers import BertForMaskedLM
+
+    with torch.random.fork_rng():
+        model = BertForMaskedLM(encoder.config)
+    state = model.state_dict() | {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    trained = load_file(Path(__file__).parent / "starter" / file)
+    for key, tensor in trained.items():
+        if key.startswith("delta."):
+            state[key.removeprefix("delta.")] += tensor.float()
+        elif key.endswith(".up"):
+            name = key.removesuffix(".up")
+            state[name] = state[name] + tensor.float() @ trained[f"{name}.down"].float()
+        elif not key.endswith(".down"):
+            state[key] = tensor.float()
+    model.load_state_dict(state)
+    return model.bert, model if masked_lm else None
 
 
 def encoder_table() -> list[dict[str, str]]:
@@ -185,7 +240,7 @@ def encoder_table() -> list[dict[str, str]]:
             "attention": ", ".join(family.backends) + ("; causal" if family.causal else ""),
             "positions": places[family.positions],
             "padding": " or ".join(family.padding),
-            "heads": ", ".join(family.heads),
+            "heads": ", ".join((*family.heads, *(("verbalizer",) if family.masked_lm else ()))),
             "pooling": family.pooling,
             "checkpointing": "yes" if family.checkpoints else "no",
             "short names": ", ".join(short[kind]) or "any Hub id or folder",
@@ -195,7 +250,7 @@ def encoder_table() -> list[dict[str, str]]:
 
 
 def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
-    """Sha256 over architecture, weights and vocabulary; the pooler is left out, since no prompt passes it."""
+    """Sha256 over architecture, encoder weights and vocabulary; the pooler is left out, since no prompt passes it."""
     digest = hashlib.sha256(encoder.config.model_type.encode())
     for key, tensor in sorted(encoder.state_dict().items()):
         if "pooler." in key:
@@ -235,11 +290,12 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     if name not in BACKBONES and name.count("/") != 1:
         raise unknown("backbone", name, [*BACKBONES, "tiny"])
     source = BACKBONES.get(name) or Source(name, revision)
-    if name == "minilm" and (folder := _starter_wheel()):
+    starter = (source.hub_id, source.revision) == _STARTER
+    if starter and (folder := _starter_wheel()):
         _verify_starter(folder)
         return folder, source.revision
     folder = _from_hub(name, source)
-    if name == "minilm":
+    if starter:
         _verify_starter(folder)
     # The Hub's cache names a snapshot folder after its commit.
     return folder, source.revision or folder.name
@@ -297,13 +353,26 @@ def silent() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _tiny(pooler: bool) -> tuple[nn.Module, object]:
-    """A two-layer random BERT that spells its input, for tests: no download, no wheel."""
+# Words that the tiny encoder knows whole, so that verbalizers can be tried on it.
+TINY_WORDS = ("great", "terrible", "good", "bad", "true", "false", "neutral", "yes", "no", "maybe")
+
+
+def _tiny(pooler: bool, masked_lm: bool) -> tuple[nn.Module, object, nn.Module | None]:
+    """A two-layer random BERT that spells most of its input, for tests: no download, no wheel."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *("##" + letter for letter in letters),
+        *TINY_WORDS,
+    ]
     spelling = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     spelling.normalizer = normalizers.BertNormalizer(lowercase=True)
     spelling.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -330,5 +399,10 @@ def _tiny(pooler: bool) -> tuple[nn.Module, object]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = BertModel(config, add_pooling_layer=pooler)
+        filling = BertForMaskedLM(config) if masked_lm else None
+    if filling is not None:
+        filling.bert.load_state_dict(encoder.state_dict(), strict=False)
+        encoder = filling.bert
+        filling.eval()
     encoder.eval()
-    return encoder, tokenizer
+    return encoder, tokenizer, filling

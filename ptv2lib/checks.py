@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .errors import PtvError
+from .templates import Template, Verbalizer
+
 
 def _say(right: bool, yes: str, no: str) -> bool:
     print(yes if right else no)
@@ -194,4 +197,218 @@ def best_valid_pair(function: Callable[[list[float], list[float], int], Any]) ->
         f"Not yet: for starts {wrong[0][0]}, ends {wrong[0][1]}, longest {wrong[0][2]} the pair is {wrong[0][3]}."
         if wrong
         else "",
+    )
+
+
+def rte_prompt(function: Callable[[], Any], tokenizer: Any) -> bool:
+    """Chapter 01: a template and a verbalizer for RTE that the tokenizer can fill; how well they score is left open."""
+    yes = "Right: both texts, one gap, and a single piece for every label."
+    answer = _answer(function)
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2 or not isinstance(answer[0], str):
+        return _say(
+            False, yes, f"Not yet: give a template as text and a mapping of labels to words, not {answer!r:.60}."
+        )
+    try:
+        template = Template(answer[0])
+        template.check(("premise", "hypothesis"), gap=True)
+        Verbalizer.of(answer[1], ("entailment", "not_entailment")).pieces(tokenizer)
+    except PtvError as error:
+        return _say(False, yes, f"Not yet: {error}")
+    missing = sorted({"premise", "hypothesis"} - set(template.columns))
+    return _say(not missing, yes, f"Not yet: the template leaves out the {missing[0]}." if missing else "")
+
+
+def calibrated_chances(function: Callable[[list[float], list[float]], Any]) -> bool:
+    """Chapter 01: chances divided by those of the empty template, scaled to add up to 1 (Zhao et al., 2021)."""
+    cases = [
+        ([0.5, 0.5], [0.25, 0.75], (0.75, 0.25)),
+        ([0.02, 0.06], [0.01, 0.03], (0.5, 0.5)),
+        ([0.2, 0.1, 0.4], [0.1, 0.1, 0.8], (4 / 7, 2 / 7, 1 / 7)),
+    ]
+    wrong = [case for case in cases if not _close_all(_answer(function, *case[:2]), case[2])]
+    return _say(
+        not wrong,
+        "Right: what the empty template prefers no longer counts, and the chances add up to 1.",
+        f"Not yet: chances {wrong[0][0]} over empty {wrong[0][1]} give {[round(one, 3) for one in wrong[0][2]]}."
+        if wrong
+        else "",
+    )
+
+
+def vectors_behind_first(function: Callable[[Any, Any, Any], Any]) -> bool:
+    """Chapter 02: trainable vectors behind the first place of every row, with the mask made longer."""
+    import torch
+
+    yes = "Right: the first place stays, the vectors follow, and the mask shows them in every row."
+    for length, rows, pieces in ((2, 3, 4), (1, 1, 2), (5, 2, 7)):
+        vectors, text = torch.randn(length, 3), torch.randn(rows, pieces, 3)
+        mask = torch.ones(rows, pieces, dtype=torch.long)
+        mask[-1, -1] = 0
+        wanted = (
+            torch.cat([text[:, :1], vectors[None].repeat(rows, 1, 1), text[:, 1:]], 1),
+            torch.cat([mask[:, :1], torch.ones(rows, length, dtype=torch.long), mask[:, 1:]], 1),
+        )
+        found = _answer(function, vectors, text, mask)
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            return _say(False, yes, f"Not yet: give two tensors, inputs and mask, not {found!r:.60}.")
+        for what, one, other in zip(("inputs", "mask"), found, wanted, strict=True):
+            if not isinstance(one, torch.Tensor) or one.shape != other.shape:
+                return _say(False, yes, f"Not yet: the {what} should have the shape {tuple(other.shape)}.")
+            if not torch.equal(one.to(other.dtype), other):
+                return _say(False, yes, f"Not yet: the {what} have the right shape and stand in another order.")
+    return _say(True, yes, "")
+
+
+def input_and_deep_numbers(function: Callable[[int, int, int, int], Any]) -> bool:
+    """Chapter 02: numbers that prompt tuning and P-tuning v2 train, a linear head with its bias included."""
+    cases = {
+        (1, 4, 1, 2): (14, 18),
+        (6, 384, 20, 2): (8_450, 92_930),
+        (24, 1024, 20, 3): (23_555, 986_115),
+    }
+    wrong = []
+    for case, wanted in cases.items():
+        found = _answer(function, *case)
+        if not isinstance(found, (tuple, list)) or tuple(found) != wanted:
+            wrong.append((case, wanted))
+    return _say(
+        not wrong,
+        "Right: the layers count for the deep prompt only, and twice, for keys and values.",
+        f"Not yet: for layers, width, length, classes = {wrong[0][0]} the numbers are {wrong[0][1]}." if wrong else "",
+    )
+
+
+def vectors_in_slots(function: Callable[[Any, Any, Any, Any], Any]) -> bool:
+    """Chapter 03: the embeddings of a batch, with trained vectors at the slots."""
+    import torch
+
+    embeddings, vectors = torch.arange(12.0).view(6, 2), -torch.arange(1.0, 7.0).view(3, 2)
+    cases = [
+        ([[1, 0, 2]], [[0, 1, 0]]),
+        ([[3, 0, 0, 5], [0, 4, 4, 0]], [[0, 2, 3, 0], [1, 0, 0, 3]]),
+        ([[2, 1]], [[0, 0]]),
+    ]
+    wrong = []
+    for ids, slots in cases:
+        wanted = torch.stack(
+            [
+                torch.stack([vectors[s - 1] if s else embeddings[i] for i, s in zip(*row, strict=True)])
+                for row in zip(ids, slots, strict=True)
+            ]
+        )
+        tensors = torch.tensor(ids), torch.tensor(slots), embeddings.clone(), vectors.clone()
+        if not _same(_answer(function, *tensors), wanted):
+            wrong.append((ids, slots, wanted))
+    return _say(
+        not wrong,
+        "Right: vectors at the slots, words everywhere else.",
+        f"Not yet: try ids={wrong[0][0]} and slots={wrong[0][1]} by hand; with embeddings={embeddings.tolist()} and "
+        f"vectors={vectors.tolist()} the line is {wrong[0][2].tolist()}."
+        if wrong
+        else "",
+    )
+
+
+def folded_vectors(function: Callable[[dict[str, Any]], Any]) -> bool:
+    """Chapter 03: what an MLP reparameterization computes, from its weights."""
+    import torch
+
+    from .prompts import SoftPrompt
+
+    wrong = []
+    for seed, (width, length) in enumerate([(4, 3), (3, 5)]):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            prompt = SoftPrompt(width, length, reparameterization="mlp")
+        wanted = prompt.folded().detach()
+        if not _same(_answer(function, prompt.state_dict()), wanted):
+            wrong.append((width, length, wanted[0].tolist()))
+    return _say(
+        not wrong,
+        "Right: two linear layers with a ReLU between, and the network can go.",
+        f"Not yet: with width {wrong[0][0]}, length {wrong[0][1]} the first vector is "
+        f"{[round(number, 3) for number in wrong[0][2]]}."
+        if wrong
+        else "",
+    )
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether a tensor has the wanted shape and, up to rounding, the wanted numbers."""
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.shape == wanted.shape and torch.allclose(value, wanted, atol=1e-5)
+
+
+def last_layers(function: Callable[[int, int], Any]) -> bool:
+    """Chapter 13: the last `k` layers of an encoder, in any form that `layers=` reads."""
+    from .errors import BadOption
+    from .prefix import choose_layers
+
+    cases = {(1, 6): (5,), (2, 6): (4, 5), (8, 24): tuple(range(16, 24)), (3, 3): (0, 1, 2)}
+    wrong = []
+    for (count, depth), wanted in cases.items():
+        try:
+            found = choose_layers(_answer(function, count, depth), depth)
+        except (BadOption, TypeError):  # TypeError: neither text nor numbers
+            found = None
+        if found != wanted:
+            wrong.append((count, depth))
+    return _say(
+        not wrong,
+        "Right: counted from 1, and the last layer belongs to them.",
+        f"Not yet: for k={wrong[0][0]} of depth={wrong[0][1]} the layers are "
+        f"{', '.join(str(number + 1) for number in cases[wrong[0]])}."
+        if wrong
+        else "",
+    )
+
+
+def length_for_budget(function: Callable[[int, int, int], Any]) -> bool:
+    """Chapter 13: the longest prompt that a budget of parameters allows, from budget, layers and key-value width."""
+    cases = {(73_728, 6, 384): 16, (73_728, 2, 384): 48, (76_000, 4, 384): 24, (100, 1, 64): 0}
+    wrong = [case for case, wanted in cases.items() if _answer(function, *case) != wanted]
+    return _say(
+        not wrong,
+        "Right: a position costs a key and a value in each of the layers, and none is cut in half.",
+        f"Not yet: for budget, k, width = {wrong[0]} the length is {cases[wrong[0]]}." if wrong else "",
+    )
+
+
+def tempered_shares(function: Callable[[list[int], float], Any]) -> bool:
+    """Chapter 12: shares of the steps for data sets of some sizes, at a temperature."""
+    cases = {
+        ((30, 10), 1.0): (0.75, 0.25),
+        ((30, 10), 0.0): (0.5, 0.5),
+        ((16, 4, 4), 0.5): (0.5, 0.25, 0.25),
+        ((9, 1, 25, 1), 0.5): (0.3, 0.1, 0.5, 0.1),
+    }
+    wrong = [
+        case for case, wanted in cases.items() if not _close_all(_answer(function, list(case[0]), case[1]), wanted)
+    ]
+    return _say(
+        not wrong,
+        "Right: sizes raised to the temperature, divided by their sum.",
+        f"Not yet: sizes {list(wrong[0][0])} at temperature {wrong[0][1]} give "
+        f"{[round(share, 3) for share in cases[wrong[0]]]}."
+        if wrong
+        else "",
+    )
+
+
+def moved_parameters(function: Callable[[list[str], str], Any]) -> bool:
+    """Chapter 12: the names of the parameters that a batch of one data set moves in phase 1."""
+    encoder = ["backbone.layer.0.weight", "backbone.layer.0.bias", "backbone.embeddings.weight"]
+    prompt = ["prompt.keys_values"]
+    heads = {name: [f"heads.{name}.weight", f"heads.{name}.bias"] for name in ("conll03", "conll04", "wikiann")}
+    names = [*encoder, *heads["wikiann"], *prompt, *heads["conll03"], *heads["conll04"]]
+    wrong = []
+    for task, own in heads.items():
+        found = _answer(function, list(names), task)
+        if not isinstance(found, (set, frozenset, list, tuple)) or set(found) != {*prompt, *own}:
+            wrong.append((task, [*prompt, *own]))
+    return _say(
+        not wrong,
+        "Right: the prompt and the head of that data set; the other heads and the encoder stay.",
+        f"Not yet: a batch of {wrong[0][0]} moves {', '.join(wrong[0][1])}, and nothing else." if wrong else "",
     )

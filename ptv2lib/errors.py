@@ -22,6 +22,10 @@ class BadOption(PtvError, ValueError):
     """An option whose value, or whose combination with others, makes no sense."""
 
 
+class NoMaskedLM(BadOption):
+    """A method or head that fills gaps, on an encoder without a masked-LM head."""
+
+
 class DataError(PtvError, ValueError):
     """A data set that cannot be read, or whose rows break the task's schema."""
 

@@ -1,10 +1,13 @@
-"""Linear heads on the encoder's last hidden states; a head owns its pooling and its loss.
+"""Heads on the encoder's last hidden states; a head owns its pooling and its loss.
 
-Each is called with hidden states `[batch, text, width]`, the attention mask `[batch, text]`, the checkpoint's pooler or None,
-and the marks of single words `[batch, text]` or None.
+Each is called with hidden states `[batch, text, width]`, the attention mask `[batch, text]`, the checkpoint's own layer that it
+reads through (its pooler or its masked-LM head) or None, and the marks of single pieces `[batch, text]` or None.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -131,6 +134,35 @@ class SpanHead(nn.Module):
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         """Mean of the cross entropies of start and end; `labels` is `[batch, 2]`."""
         return (F.cross_entropy(logits[..., 0], labels[:, 0]) + F.cross_entropy(logits[..., 1], labels[:, 1])) / 2
+
+
+class VerbalizerHead(nn.Module):
+    """One label a text, read off the words that a masked language model puts into the gap of a template.
+
+    It has no weights. A label's score is the log of the mean probability of its words, less the label's prior.
+
+    Args:
+        pieces: the vocabulary ids of each label's words.
+    """
+
+    def __init__(self, pieces: Sequence[Sequence[int]]):
+        super().__init__()
+        self.pieces = [list(group) for group in pieces]
+        self.register_buffer("prior", torch.zeros(len(pieces)))
+
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor, lm_head: nn.Module | None = None, marks: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[batch, labels]`, in float32; `marks` is 1 at the gap."""
+        at_gap = hidden[torch.arange(len(hidden), device=hidden.device), (marks == 1).long().argmax(1)]
+        scores = lm_head(at_gap[:, None])[:, 0].float().log_softmax(-1)
+        by_label = [scores[:, group].logsumexp(-1) - math.log(len(group)) for group in self.pieces]
+        return torch.stack(by_label, -1) - self.prior
+
+    @staticmethod
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy among the labels."""
+        return F.cross_entropy(logits, labels)
 
 
 class TokenHead(nn.Module):

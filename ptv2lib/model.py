@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,82 +15,24 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .attention import attach, check_position_offset
+from .adapters import add_low_rank, open_weights
+from .attention import Shape, attach, check_gate, check_position_offset
 from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout, silent
 from .encoding import Encoded, Layout, collate, stored
 from .errors import BadOption, PromptMismatch, unknown
 from .files import whole_folder, write_json, write_whole
-from .heads import POOLINGS, ChoiceHead, SequenceHead, SpanHead, TokenHead
+from .heads import ChoiceHead, SequenceHead, SpanHead, TokenHead, VerbalizerHead
 from .methods import METHODS, find_method
+from .options import ModelOptions, settle
 from .prefix import PrefixEncoder, choose_layers
 from .prompts import SoftPrompt
 from .tasks import Task, find_task
 from .tasks.common import TaskFamily
 from .tasks.registry import family_from, family_to
+from .templates import Template, Verbalizer
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """What `build_model` and `--set` take. None: the method's default for this task (`methods.METHODS`).
-
-    Attributes:
-        prompt_length: prompt positions, in every chosen layer for `pt2`.
-        layers: `"all"`, an interval `"9-12"`, or a list, counted from 1 (`pt2`).
-        reparameterization: None or `"mlp"` (`pt2`).
-        reparameterization_hidden: width of the MLP.
-        init: `"normal"`, N(0, 0.02), or `"activations"` of real words (`pt2`).
-        position_offset: `"none"` or `"shift"`: does the text move by the prompt's length?
-        prefix_dropout: share of the prompt's numbers set to zero in training (`pt2`).
-        prefix_dropout_per_example: one dropout mask an example rather than one a step.
-        backbone_dropout: dropout inside the encoder in training.
-        head_dropout: dropout before the linear head.
-        pooling: `"cls"`, `"mean"`, `"last"` or `"pooler"` (tasks with one label a text); None for the backbone's own.
-        layout: how a row is laid out for the encoder, where the task knows several ways (`task.family.layouts`).
-        stride: pieces that two windows of one context share (question answering).
-        gradient_checkpointing: recompute activations in the backward pass.
-    """
-
-    prompt_length: int | None = None
-    layers: str | Sequence[int] = "all"
-    reparameterization: str | None = None
-    reparameterization_hidden: int = 512
-    init: str = "normal"
-    position_offset: str | None = None
-    prefix_dropout: float = 0.0
-    prefix_dropout_per_example: bool = False
-    backbone_dropout: float | None = None
-    head_dropout: float = 0.1
-    pooling: str | None = None
-    layout: str | None = None
-    stride: int = 128
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        """Check every value that can be checked alone."""
-        if self.prompt_length is not None and self.prompt_length < 1:
-            raise BadOption(f"prompt_length={self.prompt_length} must be at least 1.")
-        if self.reparameterization not in (None, "mlp"):
-            raise unknown("reparameterization", str(self.reparameterization), ("mlp",))
-        if self.init not in ("normal", "activations"):
-            raise unknown("init", str(self.init), ("normal", "activations"))
-        if self.position_offset not in (None, "none", "shift"):
-            raise unknown("position_offset", str(self.position_offset), ("none", "shift"))
-        if self.pooling not in (None, *POOLINGS):
-            raise unknown("pooling", str(self.pooling), POOLINGS)
-        if self.stride < 0:
-            raise BadOption(f"stride={self.stride} must not be below 0.")
-        for name in ("prefix_dropout", "backbone_dropout", "head_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise BadOption(f"{name}={value} must lie between 0 and 1, 1 excluded.")
-
-
-def fill(options: Any, defaults: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass whose None fields take the defaults of the same name."""
-    chosen = {f.name: getattr(options, f.name) for f in fields(options)}
-    return type(options)(**{k: defaults.get(k) if v is None else v for k, v in chosen.items()})
+CALIBRATED_ON = 256  # training texts, without their labels, that calibration="train" looks at
 
 
 class PromptedModel(nn.Module):
@@ -100,63 +42,69 @@ class PromptedModel(nn.Module):
         family: the task's schema and scoring.
         method: the method's name.
         options: all options, none left open.
+        loaded: the backbone as it was loaded; its encoder is `backbone`.
+        template: the words around a row, or None.
+        trains: what of the encoder itself is trained (`methods.Method.trains`).
         max_length: the cut, in pieces, that `predict` and training use.
     """
 
-    def __init__(self, family: TaskFamily, backbone: Backbone, method_name: str, options: ModelOptions):
+    def __init__(
+        self,
+        family: TaskFamily,
+        loaded: Backbone,
+        method_name: str,
+        options: ModelOptions,
+        prompt: PrefixEncoder | SoftPrompt | None = None,
+    ):
         super().__init__()
-        self.family, self.method, self.options = family, method_name, options
-        self.name, self.revision, self.fingerprint = backbone.name, backbone.revision, backbone.fingerprint
-        self.tokenizer, self.segments = backbone.tokenizer, backbone.segments > 1
-        self.backbone = backbone.encoder
-        shape = attach(self.backbone)
-        width = self.backbone.config.hidden_size
-        kind = METHODS[method_name].prompt
-        self.prompt: PrefixEncoder | SoftPrompt | None = None
-        length = options.prompt_length
-        if kind is not None:
-            check_position_offset(self.backbone, options.position_offset, kind)
-        if kind == "deep":
-            layers = choose_layers(options.layers, shape.layers)
-            _fits_memory(length * len(layers) * 2 * shape.key_value_width, f"A prompt of length {length}")
-            self.prompt = PrefixEncoder(
-                shape,
-                length,
-                layers,
-                options.reparameterization,
-                options.reparameterization_hidden,
-                options.prefix_dropout,
-                options.prefix_dropout_per_example,
-                options.position_offset,
-            )
-        elif kind == "input":
-            _fits_memory(length * width, f"A prompt of length {length}")
-            self.prompt = SoftPrompt(
-                self.backbone.get_input_embeddings().embedding_dim, length, options.position_offset
-            )
+        method = METHODS[method_name]
+        self.family, self.method, self.options, self.loaded = family, method_name, options, loaded
+        self.name, self.revision, self.fingerprint = loaded.name, loaded.revision, loaded.fingerprint
+        self.trains = "everything" if options.tune_backbone else method.trains
+        self.tokenizer, self.segments = loaded.tokenizer, loaded.segments > 1
+        self.template = None if options.template is None else Template(options.template)
         self.max_length = family.max_length
         family.check_layout(self.layout)
-        self.head = self._fresh_head(width)
-        # Positions that the prompt takes from the text.
-        taken = self.prompt.offset if self.prompt is not None else 0
-        if kind == "input":
-            taken = length
-        self.room = backbone.context - taken
+        self.backbone = loaded.encoder
+        shape = attach(self.backbone)
+        self.prompt = prompt
+        if method.prompt is not None:
+            check_position_offset(self.backbone, options.position_offset, method.prompt)
+        if method.prompt == "deep" and prompt is None:
+            self.prompt = _deep_prompt(options, shape, self.backbone)
+        elif method.prompt == "input" and prompt is None:
+            self.prompt = _input_prompt(options, self.backbone)
+        self.head = self._fresh_head(self.backbone.config.hidden_size)
+        verbalized = isinstance(self.head, VerbalizerHead)
+        self.lm_head = loaded.lm_head if verbalized else None
+        # Positions that the prompt takes from the text; in a template they are counted with the text.
+        slotted = self.template is not None and self.template.slots > 0
+        taken = 0 if self.prompt is None or slotted else self.prompt.offset
+        if method.prompt == "input" and not slotted:
+            taken = options.prompt_length
+        self.room = loaded.context - taken
         if self.room < 16:
             raise BadOption(
-                f"A prompt of length {length} leaves {max(self.room, 0)} of {backbone.context} positions for the text; "
-                "shorten it, or use position_offset='none' with pt2."
+                f"A prompt of length {options.prompt_length} leaves {max(self.room, 0)} of {loaded.context} positions for "
+                "the text; shorten it, or use position_offset='none' with pt2."
             )
         self.max_length = min(family.max_length, self.room)
-        self.backbone.requires_grad_(METHODS[method_name].tunes_backbone)
+        if self.lm_head is not None:
+            self.lm_head.requires_grad_(False)
+        open_weights(self.backbone, self.trains)
+        if self.lm_head is not None and self.trains == "everything":
+            self.lm_head.requires_grad_(True)
         set_dropout(self.backbone, options.backbone_dropout)
         if options.gradient_checkpointing:
             checkpoint_activations(self.backbone)
 
     def _fresh_head(self, width: int) -> nn.Module:
         family, options = self.family, self.options
+        if options.head == "verbalizer":
+            verbalizer = Verbalizer.of(options.verbalizer, family.labels)
+            return VerbalizerHead(verbalizer.pieces(self.tokenizer))
         if family.head == "sequence":
-            words = family.words_read(self.layout)
+            words = 0 if self.template is not None else family.words_read(self.layout)
             return SequenceHead(width, len(family.labels), options.pooling, options.head_dropout, words)
         if family.head == "choice":
             return ChoiceHead(width, len(family.labels), options.pooling, options.head_dropout)
@@ -164,19 +112,31 @@ class PromptedModel(nn.Module):
             return SpanHead(width, options.head_dropout)
         return TokenHead(width, len(family.labels), options.head_dropout)
 
+    def for_task(self, task: Task | TaskFamily, seed: int = 0) -> PromptedModel:
+        """A model of another task with this one's encoder and prompt, the very same, and a head of its own.
+
+        Args:
+            task: the other task.
+            seed: of the fresh head.
+        """
+        family = task.family if isinstance(task, Task) else task
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return PromptedModel(family, self.loaded, self.method, self.options, self.prompt)
+
     @property
     def trainable_parameters(self) -> int:
         """How many numbers training moves."""
         return sum(parameter.numel() for parameter in self.trainable().values())
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What training moves, by name: the prompt and the head, and with `ft` the encoder."""
+        """What training moves, by name: the prompt and the head, and what the method opens of the encoder."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     @property
     def device(self) -> torch.device:
         """Where the model's weights are."""
-        return next(self.head.parameters()).device
+        return next(self.backbone.parameters()).device
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, marks: Tensor | None = None, **inputs: Tensor
@@ -186,7 +146,8 @@ class PromptedModel(nn.Module):
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **inputs)[0]
         else:
             hidden = self.prompt.encode(self.backbone, input_ids, attention_mask, **inputs)
-        return self.head(hidden, attention_mask, getattr(self.backbone, "pooler", None), marks)
+        own = getattr(self.backbone, "pooler", None) if self.lm_head is None else self.lm_head
+        return self.head(hidden, attention_mask, own, marks)
 
     @property
     def layout(self) -> Layout:
@@ -201,14 +162,29 @@ class PromptedModel(nn.Module):
             store: keep them on disk for the next run, in the Hugging Face cache; a large set is then read, not tokenized.
         """
         layout = self.layout
+        make = partial(self.family.encode, rows, self.tokenizer, layout)
+        if self.template is not None:
+            make = partial(self._encode_cloze, rows)
         if not store:
-            return self.family.encode(rows, self.tokenizer, layout)
+            return make()
         # What the last call cut and padded at would otherwise be part of the key.
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.backend_tokenizer.no_padding()
         vocabulary = self.tokenizer.backend_tokenizer.to_str()
-        make = partial(self.family.encode, rows, self.tokenizer, layout)
-        return stored(make, rows, self.family, layout, vocabulary)
+        return stored(make, rows, self.family, layout, vocabulary, self.template)
+
+    def _encode_cloze(self, rows: Sequence[Mapping]) -> list[list[Encoded]]:
+        return [[one] for one in self.template.encode(rows, self.tokenizer, self.max_length, self.family.cut_last)]
+
+    def calibrate(self, rows: Sequence[Mapping]) -> None:
+        """Subtract from now on, as each label's prior, its mean score over `rows`; their labels are not looked at.
+
+        Source: Zhao et al. (2021) with an empty text for `rows`, Holtzman et al. (2021) with texts of the domain.
+        """
+        self.head.prior.zero_()
+        scores = [score for _, score in self.logits([one for inputs in self.encode(rows) for one in inputs])]
+        with torch.no_grad():
+            self.head.prior.copy_(torch.from_numpy(np.mean(scores, axis=0)))
 
     @torch.no_grad()
     def logits(self, encoded: Sequence[Encoded], batch_size: int = 32) -> Iterator[tuple[int, np.ndarray]]:
@@ -284,10 +260,10 @@ class PromptedModel(nn.Module):
         keeps its raw weights so that training can go on; `prompt.json` says what they belong to.
 
         Raises:
-            BadOption: for `ft`, which has no prompt apart from the encoder: use `save_model`.
+            BadOption: where the encoder itself was trained, so that no prompt can be had apart from it: use `save_model`.
             OutputError: if the folder cannot be written.
         """
-        if METHODS[self.method].tunes_backbone:
+        if self.trains == "everything":
             raise BadOption(
                 f"{self.method!r} changes the encoder itself, so there is no prompt to save; use save_model."
             )
@@ -302,20 +278,23 @@ class PromptedModel(nn.Module):
             OutputError: if the folder cannot be written.
         """
         with whole_folder(folder) as staging, silent():
-            self.backbone.save_pretrained(staging / "backbone")
+            (self.loaded.masked_lm or self.backbone).save_pretrained(staging / "backbone")
             self.tokenizer.save_pretrained(staging / "backbone")
             self._save_into(staging)
         return Path(folder)
 
+    def _own(self) -> set[str]:
+        """Names of the weights that a saved prompt holds: all but the encoder's, save for its biases or adapters."""
+        trained = self.trainable() if self.trains in ("biases", "adapters") else ()
+        return {name for name in self.state_dict() if not name.startswith(("backbone.", "lm_head."))} | set(trained)
+
     def _save_into(self, folder: Path) -> None:
-        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        state = self.state_dict()
+        tensors = {name: state[name] for name in self._own() if not name.startswith("prompt.")}
         raw: dict[str, Tensor] = {}
-        if isinstance(self.prompt, PrefixEncoder):
-            tensors["prompt.keys_values"] = self.prompt.folded().detach()
-            if self.prompt.network is not None:
-                raw = self.prompt.state_dict()
-        elif self.prompt is not None:
-            tensors["prompt.vectors"] = self.prompt.vectors.detach()
+        if self.prompt is not None:
+            tensors |= {f"prompt.{name}": tensor for name, tensor in self.prompt.folded_state().items()}
+            raw = {} if self.prompt.is_folded else self.prompt.state_dict()
         _save_tensors(tensors, folder / "prompt.safetensors")
         if raw:
             _save_tensors(raw, folder / "reparameterization.safetensors")
@@ -363,23 +342,72 @@ def build_model(
     for option in options:
         if option not in known:
             raise unknown("option", option, known)
-    given = ModelOptions(**options)
-    if chosen.prompt != "deep" and given.init != "normal":
-        raise BadOption(f"init={given.init!r} belongs to deep prompts, and {method!r} has none.")
-    if isinstance(backbone, str):
-        backbone = load_backbone(backbone, pooler=given.pooling == "pooler")
-    defaults = chosen.settings(family.head, backbone.encoder.config.hidden_size)
-    filled = fill(given, defaults | {"pooling": backbone.pooling})
+    loaded, filled = settle(ModelOptions(**options), method, family, backbone)
+    if chosen.trains == "adapters":
+        add_low_rank(loaded.encoder, filled.lora_rank, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = PromptedModel(family, backbone, method, filled)
-    if filled.init == "activations":
-        if not isinstance(task, Task):
-            raise BadOption("init='activations' needs a loaded task, whose training text it reads.")
-        model.prompt.start_from_words(
-            model.backbone, _running_text(task, model), model.tokenizer.cls_token_id, model.tokenizer.sep_token_id
-        )
+        model = PromptedModel(family, loaded, method, filled)
+        _start(model, task)
     return model
+
+
+def _deep_prompt(options: ModelOptions, shape: Shape, encoder: nn.Module) -> PrefixEncoder:
+    layers, length = choose_layers(options.layers, shape.layers), options.prompt_length
+    check_gate(encoder, options.gate)
+    _fits_memory(length * len(layers) * 2 * shape.key_value_width, f"A prompt of length {length}")
+    return PrefixEncoder(
+        shape,
+        length,
+        layers,
+        options.reparameterization,
+        options.reparameterization_hidden,
+        options.prefix_dropout,
+        options.prefix_dropout_per_example,
+        options.position_offset,
+        options.gate,
+    )
+
+
+def _input_prompt(options: ModelOptions, encoder: nn.Module) -> SoftPrompt:
+    width, length = encoder.get_input_embeddings().embedding_dim, options.prompt_length
+    _fits_memory(length * width, f"A prompt of length {length}")
+    return SoftPrompt(width, length, options.position_offset, options.reparameterization)
+
+
+def _start(model: PromptedModel, task: Task | str) -> None:
+    """What goes beyond random numbers: a prompt that starts from words, a verbalizer without its prior."""
+    options, tokenizer = model.options, model.tokenizer
+    needs_rows = options.init == "activations" or options.calibration == "train"
+    if needs_rows and not isinstance(task, Task):
+        option = "init='activations'" if options.init == "activations" else "calibration='train'"
+        raise BadOption(f"{option} needs a loaded task, whose training text it reads.")
+    if options.init == "activations":
+        pieces = _running_text(task, model)
+        model.prompt.start_from_words(model.backbone, pieces, tokenizer.cls_token_id, tokenizer.sep_token_id)
+    elif options.init in ("vocabulary", "labels"):
+        words = _label_pieces(model) if options.init == "labels" else _whole_words(tokenizer)
+        if options.init == "vocabulary":
+            words = [words[k] for k in torch.randperm(len(words))[: model.prompt.length].tolist()]
+        model.prompt.start_from_pieces(model.backbone, words)
+    if options.calibration == "empty":
+        model.calibrate([dict.fromkeys(model.template.columns, "")])
+    elif options.calibration == "train":
+        model.calibrate([row | {"label": -1} for row in task.split().train[:CALIBRATED_ON]])
+
+
+def _label_pieces(model: PromptedModel) -> list[int]:
+    """Pieces of the labels' words: the verbalizer's, or the labels' own names."""
+    if isinstance(model.head, VerbalizerHead):
+        return [piece for group in model.head.pieces for piece in group]
+    names = [label.replace("_", " ").replace("-", " ") for label in model.family.labels]
+    return [piece for name in names for piece in model.tokenizer(name, add_special_tokens=False)["input_ids"]]
+
+
+def _whole_words(tokenizer: Any) -> list[int]:
+    """Every piece of the vocabulary that is a word by itself, in a fixed order."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted(number for piece, number in vocabulary.items() if piece.lstrip("Ġ▁").isalpha())
 
 
 def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = None) -> PromptedModel:
@@ -409,28 +437,32 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
         raise
     except Exception as error:  # safetensors and json raise many kinds for a damaged file
         raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {str(error).splitlines()[0]}") from None
-    own = METHODS[name].tunes_backbone
+    if isinstance(options["layers"], list):
+        options["layers"] = tuple(options["layers"])
+    chosen = ModelOptions(**options)
+    own = METHODS[name].trains == "everything" or chosen.tune_backbone
+    needs = {"pooler": chosen.pooling == "pooler", "masked_lm": chosen.head == "verbalizer"}
     if backbone is None:
         place = str(folder / "backbone") if own else saved["backbone"]
-        backbone = load_backbone(place, revision=saved["revision"], pooler=options["pooling"] == "pooler")
+        backbone = load_backbone(place, revision=saved["revision"], **needs)
     elif isinstance(backbone, str):
-        backbone = load_backbone(backbone, pooler=options["pooling"] == "pooler")
+        backbone = load_backbone(backbone, **needs)
     if not own and backbone.fingerprint != saved["fingerprint"]:
         raise PromptMismatch(
             f"The prompt in {folder} was trained on {saved['backbone']!r} with fingerprint {saved['fingerprint'][:12]}, "
             f"and {backbone.name!r} has {backbone.fingerprint[:12]}."
         )
-    if isinstance(options["layers"], list):
-        options["layers"] = tuple(options["layers"])
-    model = PromptedModel(family, backbone, name, ModelOptions(**options))
+    if METHODS[name].trains == "adapters":
+        add_low_rank(backbone.encoder, chosen.lora_rank, 0)
+    model = PromptedModel(family, backbone, name, chosen)
     model.max_length = saved["max_length"]
     if raw:
-        tensors = {k: v for k, v in tensors.items() if k != "prompt.keys_values"} | {
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("prompt.")} | {
             f"prompt.{k}": v for k, v in raw.items()
         }
-    elif isinstance(model.prompt, PrefixEncoder):
+    elif model.prompt is not None:
         model.prompt.fold()
-    expected = {k for k in model.state_dict() if not k.startswith("backbone.")}
+    expected = model._own()
     if expected != set(tensors):
         raise PromptMismatch(f"The prompt in {folder} lacks or adds tensors: {sorted(expected ^ set(tensors))[0]!r}.")
     try:

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from .attention import (
     DeepPrompt,
     Shape,
+    check_gate,
     check_position_offset,
     context_length,
     keys_and_values,
     positions_of,
     text_positions,
 )
-from .errors import BadOption
+from .errors import BadOption, unknown
 
 INIT_STD = 0.02  # what the official code's prompts start from, and what the paper's learning rates belong to
+REPARAMETERIZATIONS = ("mlp", "residual")
+GATES = ("zero", "layer")
 
 
 def choose_layers(choice: str | Sequence[int], depth: int) -> tuple[int, ...]:
@@ -57,18 +60,38 @@ class PrefixEncoder(nn.Module):
     """Holds a deep prompt and gives the keys and values of one step.
 
     Without reparameterization the trainable numbers are the keys and values themselves. With `"mlp"` a small network
-    computes them from one vector a position, as in prefix-tuning; `fold` bakes it in.
+    computes them from one vector a position, as in prefix-tuning (Li and Liang, 2021). With `"residual"` a network without
+    biases adds to them, `kv + W2 tanh(W1 kv)`, after Residual Prompt Tuning (Razdaibiedina et al., 2023, arXiv 2305.03937);
+    all layers, keys and values share it, it has no layer norm, and W2 starts at zero: so the start is that without it.
+
+    The `"zero"` gate is LLaMA-Adapter's (Zhang et al., 2023, arXiv 2303.16199): the prompt has a softmax of its own, times the
+    tanh of a gate that starts at zero, one a layer and query head. So the prompt changes nothing at first, unless it shifts
+    the text. There the prompt's vectors pass through the layer's own projections; here they are keys and values.
+
+    The `"layer"` gate is after APT, adaptive prefix tuning (Zhang et al., ACL 2023, arXiv 2305.15212): one scale a layer, from
+    1, multiplies its keys and values. APT also has a gate a position, which reads the previous layer's [CLS] state; it is left
+    out here.
+
+    `fold` bakes reparameterization and layer scales in; the gates of `"zero"` stay.
 
     Args:
         shape: the encoder's attention shape.
         length: prompt positions in each chosen layer.
         layers: chosen layers, from 0.
-        reparameterization: None or `"mlp"`.
-        hidden: width of the MLP.
+        reparameterization: None, `"mlp"` or `"residual"`.
+        hidden: width of the network's hidden layer.
         dropout: share of the keys' and values' numbers set to zero in training.
         dropout_per_example: draw a mask for each example rather than one a step; costs a copy of the prompt an example.
         position_offset: `"none"` leaves the text at its usual positions, `"shift"` moves it by `length` as the paper's
             code does.
+        gate: None, `"zero"` or `"layer"`.
+
+    Attributes:
+        gates: `[chosen layers, query heads]`, before their tanh, with the `"zero"` gate; else None.
+        scales: `[chosen layers]` with the `"layer"` gate until it is folded; else None.
+
+    Raises:
+        UnknownName: for another reparameterization or gate.
     """
 
     def __init__(
@@ -81,18 +104,29 @@ class PrefixEncoder(nn.Module):
         dropout: float = 0.0,
         dropout_per_example: bool = False,
         position_offset: str = "none",
+        gate: str | None = None,
     ):
         super().__init__()
+        if reparameterization not in (None, *REPARAMETERIZATIONS):
+            raise unknown("reparameterization", str(reparameterization), REPARAMETERIZATIONS)
+        if gate not in (None, *GATES):
+            raise unknown("gate", str(gate), GATES)
         self.layers, self.length = layers, length
         self.size = (len(layers), 2, shape.key_value_heads, length, shape.head_size)
         self.dropout = nn.Dropout(dropout)
         self.dropout_per_example = dropout_per_example
         self.offset = length if position_offset == "shift" else 0
-        if reparameterization is None:
+        self.gates = nn.Parameter(torch.zeros(len(layers), shape.query_heads)) if gate == "zero" else None
+        self.scales = nn.Parameter(torch.ones(len(layers))) if gate == "layer" else None
+        self.network, self.positions, width = None, None, shape.key_value_width
+        if reparameterization != "mlp":
             self.keys_values = nn.Parameter(torch.empty(self.size).normal_(std=INIT_STD))
-            self.network = None
-        else:
-            width = shape.key_value_width
+        if reparameterization == "residual":
+            down, up = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False)
+            nn.init.normal_(down.weight, std=INIT_STD)
+            nn.init.zeros_(up.weight)
+            self.network = nn.Sequential(down, nn.Tanh(), up)
+        if reparameterization == "mlp":
             self.positions = nn.Parameter(torch.empty(length, width).normal_(std=INIT_STD))
             self.network = nn.Sequential(
                 nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, len(layers) * 2 * width)
@@ -101,20 +135,50 @@ class PrefixEncoder(nn.Module):
                 nn.init.normal_(part.weight, std=INIT_STD)
                 nn.init.zeros_(part.bias)
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether the keys and values are themselves what is trained, with nothing left to fold."""
+        return self.network is None and self.scales is None
+
     def folded(self) -> Tensor:
-        """Keys and values as one tensor `[chosen layers, 2, heads, length, head size]`, reparameterization computed."""
+        """Keys and values as one tensor `[chosen layers, 2, heads, length, head size]`, with all that `fold` bakes in."""
+        keys_values = self._reparameterized()
+        return keys_values if self.scales is None else keys_values * self.scales[:, None, None, None, None]
+
+    def _reparameterized(self) -> Tensor:
+        layers, _, heads, length, size = self.size
         if self.network is None:
             return self.keys_values
-        layers, _, heads, length, size = self.size
-        flat = self.network(self.positions)  # [length, layers · 2 · heads · head size]
-        return flat.view(length, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
+        if self.positions is not None:
+            flat = self.network(self.positions)  # [length, layers · 2 · heads · head size]
+            return flat.view(length, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
+        flat = self.keys_values.transpose(2, 3).flatten(3)  # [layers, 2, length, heads · head size]
+        return self.keys_values + self.network(flat).unflatten(3, (heads, size)).transpose(2, 3)
+
+    def folded_state(self) -> dict[str, Tensor]:
+        """What `state_dict` gives once the prompt is folded, without folding it: `keys_values`, and `gates` if it has some."""
+        state = {"keys_values": self.folded().detach()}
+        return state if self.gates is None else state | {"gates": self.gates.detach()}
 
     def fold(self) -> None:
-        """Replace the reparameterization by what it computes; the outputs stay the same."""
-        if self.network is not None:
-            self.keys_values = nn.Parameter(self.folded().detach().clone(memory_format=torch.contiguous_format))
-            self.network = None
-            del self.positions
+        """Replace reparameterization and layer scales by what they compute; the outputs stay the same."""
+        if self.is_folded:
+            return
+        self.keys_values = nn.Parameter(self.folded().detach().clone(memory_format=torch.contiguous_format))
+        self.network = self.positions = self.scales = None
+
+    def layer_importance(self) -> list[float]:
+        """The magnitude of each chosen layer's scale, as a share of their sum.
+
+        Raises:
+            BadOption: without the `"layer"` gate, or once it is folded.
+        """
+        if self.scales is None:
+            raise BadOption(
+                "layer_importance reads the scales of gate='layer', and this prompt has none, or has folded them."
+            )
+        size = self.scales.detach().abs()
+        return (size / size.sum()).tolist()
 
     def forward(self, batch: int) -> Tensor:
         """Keys and values of one step; expanded by the batch only for dropout per example, in training."""
@@ -127,13 +191,16 @@ class PrefixEncoder(nn.Module):
         """Run the attached encoder with this prompt; hidden states `[batch, text, width]`.
 
         Raises:
-            BadOption: for `position_offset="shift"` and an encoder whose positions cannot be moved.
+            BadOption: for `position_offset="shift"` and an encoder whose positions cannot be moved, or the `"zero"` gate and
+                one that computes attention in its own forward.
         """
+        if self.gates is not None:
+            check_gate(encoder, "zero")
         if self.offset:
             check_position_offset(encoder, "shift")
         if self.offset or positions_of(encoder) == "rotary":
             inputs["position_ids"] = text_positions(encoder, attention_mask, self.offset)
-        prompt = DeepPrompt(self(input_ids.shape[0]), self.layers)
+        prompt = DeepPrompt(self(input_ids.shape[0]), self.layers, gates=self.gates)
         hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, ptv2=prompt, **inputs)[0]
         if prompt.reached != set(self.layers):
             raise RuntimeError("The encoder did not take the prompt; was its attention changed after attach()?")
@@ -150,9 +217,9 @@ class PrefixEncoder(nn.Module):
             sep: the id that closes it, or None.
 
         Raises:
-            BadOption: with a reparameterization, which computes the keys and values from elsewhere, or too little text.
+            BadOption: with `reparameterization="mlp"`, which computes the keys and values from elsewhere, or too little text.
         """
-        if self.network is not None:
+        if self.positions is not None:
             raise BadOption(
                 "init='activations' sets keys and values directly and so excludes reparameterization='mlp'."
             )

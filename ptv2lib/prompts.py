@@ -1,44 +1,122 @@
-"""Prompts at the input: trainable vectors before the word embeddings (prompt tuning, Lester et al., 2021)."""
+"""Prompts at the input: trainable vectors among the word embeddings (prompt tuning and P-tuning v1)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .attention import text_positions
+from .errors import unknown
 from .prefix import INIT_STD
+
+REPARAMETERIZATIONS = ("mlp", "lstm")
+
+
+class Recurrent(nn.Module):
+    """P-tuning v1's prompt encoder: a two-layer bidirectional LSTM over the prompt, then a two-layer network.
+
+    Source: Liu et al. (2021), "GPT Understands, Too", section 3.2.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.lstm = nn.LSTM(width, -(-width // 2), num_layers=2, bidirectional=True, batch_first=True)
+        self.network = _two_layers(2 * -(-width // 2), width)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Vectors `[length, width]` that know their neighbours."""
+        return self.network(self.lstm(vectors[None])[0][0])
+
+
+def _two_layers(read: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(read, width), nn.ReLU(), nn.Linear(width, width))
 
 
 class SoftPrompt(nn.Module):
-    """`length` trainable vectors that stand before the whole input, [CLS] included.
+    """`length` trainable vectors: before the whole input, [CLS] included, or in the slots of a template.
 
     Args:
         width: width of the encoder's word embeddings.
         length: number of vectors.
-        position_offset: `"shift"` counts positions through, so the text starts at `length`; `"none"` lets the text keep
-            its usual positions and the vectors share the first ones.
+        position_offset: of vectors before the input: `"shift"` counts positions through, so the text starts at `length`;
+            `"none"` lets the text keep its usual positions and the vectors share the first ones.
+        reparameterization: None, `"mlp"`, or `"lstm"`: what computes the vectors while they are trained (P-tuning v1).
     """
 
-    def __init__(self, width: int, length: int, position_offset: str = "shift"):
+    def __init__(self, width: int, length: int, position_offset: str = "shift", reparameterization: str | None = None):
         super().__init__()
+        if reparameterization not in (None, *REPARAMETERIZATIONS):
+            raise unknown("reparameterization of prompts at the input", reparameterization, REPARAMETERIZATIONS)
         self.length = length
         self.vectors = nn.Parameter(torch.empty(length, width).normal_(std=INIT_STD))
         self.offset = length if position_offset == "shift" else 0
+        self.network: nn.Module | None = None
+        if reparameterization is not None:
+            # What the network reads starts as wide as nn.Embedding starts: at 0.02 the LSTM would see nothing.
+            nn.init.normal_(self.vectors)
+            self.network = Recurrent(width) if reparameterization == "lstm" else _two_layers(width, width)
 
-    def encode(self, encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Run the encoder on vectors and text; hidden states of the text alone, `[batch, text, width]`.
+    @property
+    def is_folded(self) -> bool:
+        """Whether the vectors are the prompt itself, with nothing left to compute."""
+        return self.network is None
 
-        The vectors' own states are cut off, so that place 0 is [CLS] again and every head reads the right one.
+    def folded(self) -> Tensor:
+        """The prompt `[length, width]`, reparameterization computed."""
+        return self.vectors if self.network is None else self.network(self.vectors)
+
+    def folded_state(self) -> dict[str, Tensor]:
+        """What `state_dict` would be after `fold`."""
+        return {"vectors": self.folded().detach()}
+
+    def fold(self) -> None:
+        """Replace the reparameterization by what it computes; the outputs stay the same."""
+        if self.network is not None:
+            self.vectors = nn.Parameter(self.folded().detach().clone())
+            self.network = None
+
+    @torch.no_grad()
+    def start_from_pieces(self, encoder: nn.Module, pieces: Sequence[int]) -> None:
+        """Start from the embeddings of vocabulary pieces, repeated until the prompt is full (Lester et al., 2021, 3.2)."""
+        chosen = torch.tensor([pieces[k % len(pieces)] for k in range(self.length)], device=self.vectors.device)
+        self.vectors.copy_(encoder.get_input_embeddings()(chosen))
+
+    def encode(
+        self,
+        encoder: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        slots: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> Tensor:
+        """Run the encoder on vectors and text; hidden states of the input's pieces, `[batch, text, width]`.
+
+        Args:
+            encoder: the encoder.
+            input_ids: `[batch, text]`.
+            attention_mask: `[batch, text]`.
+            slots: which vector stands where, counted from 1, 0 for words, `[batch, text]`; None: all stand before the text.
+            **inputs: what else the encoder takes.
+
+        The own states of vectors before the text are cut off, so that place 0 is [CLS] again and every head reads the right
+        one.
         """
-        batch = input_ids.shape[0]
-        words = encoder.get_input_embeddings()(input_ids)
-        embedded = torch.cat([self.vectors.to(words.dtype).expand(batch, -1, -1), words], 1)
-        before = attention_mask.new_ones(batch, self.length)
-        text = text_positions(encoder, attention_mask, self.offset)
-        if text is not None:  # else the encoder counts distances between places itself
-            inputs["position_ids"] = torch.cat([text_positions(encoder, before, 0), text], 1)
-        if "token_type_ids" in inputs:
-            inputs["token_type_ids"] = torch.cat([torch.zeros_like(before), inputs["token_type_ids"]], 1)
-        mask = torch.cat([before, attention_mask], 1)
-        hidden = encoder(inputs_embeds=embedded, attention_mask=mask, **inputs)[0]
-        return hidden[:, self.length :]
+        words, vectors = encoder.get_input_embeddings()(input_ids), self.folded()
+        positions = text_positions(encoder, attention_mask, 0 if slots is not None else self.offset)
+        if slots is not None:
+            slotted = vectors.to(words.dtype)[(slots - 1).clamp(min=0)]
+            embedded, before = torch.where(slots[..., None] > 0, slotted, words), 0
+        else:
+            before = self.length
+            front = attention_mask.new_ones(len(input_ids), before)
+            embedded = torch.cat([vectors.to(words.dtype).expand(len(input_ids), -1, -1), words], 1)
+            if positions is not None:
+                positions = torch.cat([text_positions(encoder, front, 0), positions], 1)
+            if "token_type_ids" in inputs:
+                inputs["token_type_ids"] = torch.cat([torch.zeros_like(front), inputs["token_type_ids"]], 1)
+            attention_mask = torch.cat([front, attention_mask], 1)
+        if positions is not None:  # else the encoder counts distances between places itself
+            inputs["position_ids"] = positions
+        return encoder(inputs_embeds=embedded, attention_mask=attention_mask, **inputs)[0][:, before:]

@@ -1,4 +1,8 @@
-"""The training loop, on accelerate, for every method and task."""
+"""The training loop, on accelerate, for every method and task.
+
+`train` has four steps: `plan_training` settles it, `prepare` encodes its rows, `fit` is the loop, `conclude` scores and
+writes. Several data sets may share one `fit` (`multitask`).
+"""
 
 from __future__ import annotations
 
@@ -16,19 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .encoding import Encoded, collate
 from .errors import BadOption, OutputError, unknown
 from .files import writable_folder, write_json
 from .methods import METHODS
 from .metrics import standard_error
-from .model import PromptedModel, fill, free_memory
+from .model import PromptedModel, free_memory
+from .options import fill
 from .records import machine
 from .tasks import Split, Task
 
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BESIDE_A_PROMPT = 1e-5  # the encoder's rate in the few-shot runs of P-tuning v1's code, whatever the prompt's
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class TrainingConfig:
 
     Attributes:
         learning_rate: peak, for AdamW.
+        backbone_learning_rate: peak for the encoder's own weights, where they are trained; None: as `learning_rate`, and beside
+            a prompt (`tune_backbone`) `BESIDE_A_PROMPT`.
         epochs: passes over the training rows.
         batch_size: rows a step.
         weight_decay: of AdamW.
@@ -53,6 +61,7 @@ class TrainingConfig:
     """
 
     learning_rate: float | None = None
+    backbone_learning_rate: float | None = None
     epochs: int | None = None
     batch_size: int = 16
     weight_decay: float = 0.0
@@ -77,8 +86,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise BadOption(f"{name}={value} must be a whole number of at least 1.")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise BadOption(f"learning_rate={self.learning_rate} must be above 0.")
+        for name in ("learning_rate", "backbone_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise BadOption(f"{name}={value} must be above 0.")
         if not 0 <= self.warmup_ratio <= 1:
             raise BadOption(f"warmup_ratio={self.warmup_ratio} must lie between 0 and 1.")
         if self.max_length is not None and self.max_length < 8:
@@ -87,7 +98,7 @@ class TrainingConfig:
 
 @dataclass
 class TrainingState:
-    """All that changes while training runs; whoever keeps it can go on from it.
+    """All that changes while training runs, beside the weights.
 
     Attributes:
         epoch: epochs finished.
@@ -98,18 +109,74 @@ class TrainingState:
         history: one dict an epoch.
         optimizer: with its moments.
         scheduler: of the learning rate.
-        order: draws the order of the rows.
+        order: draws the order of the rows, and of the data sets where there are several.
+        waiting: of each data set, the batches to come before its rows are drawn anew, as numbers of units.
     """
 
     optimizer: torch.optim.Optimizer
     scheduler: Any
     order: torch.Generator
+    waiting: list[list[list[int]]]
     epoch: int = 0
     step: int = 0
     best_score: float = -1.0
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that is settled and has not begun.
+
+    Attributes:
+        model: what will be trained.
+        task: the loaded task.
+        split: its rows by use.
+        config: how to train, filled with the method's defaults.
+        settings: all that was chosen, by part, as it goes into the record.
+        name: tells the run from others of the same task and method.
+    """
+
+    model: PromptedModel
+    task: Task
+    split: Split
+    config: TrainingConfig
+    settings: dict[str, dict[str, Any]]
+    name: str | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two runs must have in common to be the same run, and so to share an output folder."""
+        return {
+            "name": self.name,
+            "task": self.task.name,
+            "method": self.model.method,
+            "backbone": self.model.name,
+            "source": self.task.source,
+            "train_limit": self.task.train_limit,
+            "settings": self.settings,
+        }
+
+
+@dataclass(frozen=True)
+class Material:
+    """A plan with its rows encoded.
+
+    Attributes:
+        plan: the plan.
+        data: the inputs of every row, by part: `train`, `validation`, `test` and the further sets, as far as there are any.
+        units: what is drawn into a batch as one: the inputs of a training row where they are compared, else each by itself.
+    """
+
+    plan: Plan
+    data: dict[str, list[list[Encoded]]]
+    units: list[list[Encoded]]
+
+    @property
+    def batches(self) -> int:
+        """Steps of one pass over the training rows."""
+        return math.ceil(len(self.units) / self.plan.config.batch_size)
 
 
 @dataclass(frozen=True)
@@ -156,52 +223,128 @@ def train(
         BadOption: for settings that make no sense together or would not fit the memory.
         OutputError: if the folder cannot be written, or holds a run with other settings.
     """
+    plan = plan_training(model, task, config, name)
+    folder = None if output_dir is None else claim(output_dir, plan.identity)
+    started = time.perf_counter()
+    material = prepare(plan)
+    log = folder and folder / "log.jsonl"
+    state = fit([material], plan.config, log=log, title=f"{model.method} on {task.name}", progress=progress)
+    return conclude(material, state, folder, started)
+
+
+def plan_training(
+    model: PromptedModel, task: Task, config: TrainingConfig | None = None, name: str | None = None
+) -> Plan:
+    """Settle a training: divide the rows, fill what the settings leave open, set the model's cut.
+
+    Args:
+        model: what will be trained.
+        task: the loaded task.
+        config: settings; the method's defaults where they are left open.
+        name: tells the run from others.
+
+    Raises:
+        BadOption: if the model is another task's.
+    """
+    if model.family.name != task.name:
+        raise BadOption(f"The model was built for {model.family.name!r} and the data set is {task.name!r}.")
+    config = config or TrainingConfig()
+    split = task.split(config.selection)
+    config = fill_config(config, model, [split])
+    model.max_length = min(config.max_length or model.family.max_length, model.room)
+    settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
+    return Plan(model, task, split, config, settings, name)
+
+
+def fill_config(config: TrainingConfig, model: PromptedModel, splits: Sequence[Split]) -> TrainingConfig:
+    """The settings, with the method's defaults for training on all these rows where they leave something open."""
+    rows = sum(model.family.size(row) for split in splits for row in split.train)
+    if model.trains == "everything" and model.prompt is not None and config.backbone_learning_rate is None:
+        config = dataclasses.replace(config, backbone_learning_rate=BESIDE_A_PROMPT)
+    return fill(config, METHODS[model.method].settings(model.family.head, model.backbone.config.hidden_size, rows))
+
+
+def prepare(plan: Plan) -> Material:
+    """Encode every row that trains or is scored.
+
+    Raises:
+        BadOption: if a batch would not fit the memory.
+    """
+    parts = {"train": plan.split.train, **_scored(plan.split)}
+    data = {part: plan.model.encode(rows, store=True) for part, rows in parts.items() if rows}
+    apart = [[one] for inputs in data["train"] for one in inputs]
+    units = [list(inputs) for inputs in data["train"]] if plan.model.family.together else apart
+    _fits_memory(plan.model, units, plan.config.batch_size)
+    return Material(plan, data, units)
+
+
+def fit(
+    materials: Sequence[Material],
+    config: TrainingConfig,
+    *,
+    shares: Sequence[float] = (1.0,),
+    log: Path | None = None,
+    title: str = "",
+    progress: bool = True,
+) -> TrainingState:
+    """The loop: train what is trainable in the models, and leave in them the weights of the best epoch.
+
+    Every batch comes from one data set. An epoch has as many steps as the data sets together have batches. The best epoch
+    has the highest score on the rows that select, the mean over the data sets.
+
+    Args:
+        materials: one a data set; what their models share is trained by all.
+        config: settings, filled.
+        shares: the probability that a step's batch comes from each data set.
+        log: a file that takes a line an epoch.
+        title: of the progress bar.
+        progress: show it.
+
+    Raises:
+        BadOption: if the loss stops being a number.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
     from tqdm.auto import tqdm
     from transformers import get_scheduler
 
-    if model.family.name != task.name:
-        raise BadOption(f"The model was built for {model.family.name!r} and the data set is {task.name!r}.")
-    config = config or TrainingConfig()
-    split = task.split(config.selection)
-    rows = sum(map(model.family.size, split.train))
-    defaults = METHODS[model.method].settings(model.family.head, model.backbone.config.hidden_size, rows)
-    config = fill(config, defaults)
-    model.max_length = min(config.max_length or model.family.max_length, model.room)
-    settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
-    folder = None if output_dir is None else _claim(output_dir, _identity(model, task, settings, name))
     started = time.perf_counter()
-
-    parts = {"train": split.train, "validation": split.validation, "test": split.test or [], **split.further}
-    data = {part: model.encode(rows, store=True) for part, rows in parts.items() if rows}
-    units = _units(data["train"], model.family.together)
-    _fits_memory(model, units, config.batch_size)
+    models = nn.ModuleList(material.plan.model for material in materials)  # lists what they share once
     set_seed(config.seed)
     # accelerate keeps its settings in a singleton, and two runs of one process may differ in precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     precision = choose_precision(config.precision)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
-    model.to(accelerator.device)
+    models.to(accelerator.device)
+    weights = {name: weight for name, weight in models.named_parameters() if weight.requires_grad}
+    if not weights:  # a discrete prompt
+        return TrainingState(None, None, torch.Generator(), [])
 
-    steps = config.epochs * math.ceil(len(units) / config.batch_size)
-    weights = list(model.trainable().values())
-    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = config.epochs * sum(material.batches for material in materials)
+    optimizer = torch.optim.AdamW(_groups(weights, config), lr=config.learning_rate, weight_decay=config.weight_decay)
     scheduler = get_scheduler(config.schedule, optimizer, round(config.warmup_ratio * steps), steps)
     state = TrainingState(
-        accelerator.prepare(optimizer), accelerator.prepare(scheduler), torch.Generator().manual_seed(config.seed)
+        accelerator.prepare(optimizer),
+        accelerator.prepare(scheduler),
+        torch.Generator().manual_seed(config.seed),
+        [[] for _ in materials],
     )
-    bar = tqdm(total=steps, desc=f"{model.method} on {task.name}", disable=not progress, leave=False, file=sys.stderr)
-    with _Log(folder) as log, bar:
+    bar = tqdm(total=steps, desc=title, disable=not progress, leave=False, file=sys.stderr)
+    with _Log(log) as file, bar:
         while state.epoch < config.epochs:
-            loss = _epoch(model, units, config, accelerator, state, bar)
-            scores = evaluate(model, data["validation"], split.validation, config.evaluation_batch_size)
-            score = scores[model.family.metric]
+            models.train()
+            turns = _turns(materials, shares, config, state)
+            tally = _epoch(turns, list(weights.values()), config, accelerator, state, bar)
+            scores = [_select(material) for material in materials]
+            _, rows, losses = tally.sum(0).tolist()
+            loss, score = losses / rows, sum(scores) / len(scores)
             state.epoch += 1
             line = {"epoch": state.epoch, "step": state.step, "loss": loss, "selection": score}
+            if len(materials) > 1:
+                line["tasks"] = _by_task(materials, tally, scores)
             state.history.append(line)
-            log.write(line | {"seconds": round(time.perf_counter() - started, 1)})
+            file.write(line | {"seconds": round(time.perf_counter() - started, 1)})
             bar.set_postfix(loss=f"{loss:.3f}", selection=f"{score:.3f}")
             if not math.isfinite(loss):
                 raise BadOption(
@@ -209,28 +352,62 @@ def train(
                 )
             if score > state.best_score:
                 state.best_score, state.best_epoch = score, state.epoch
-                state.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in model.trainable().items()}
+                state.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
             if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
                 break
     with torch.no_grad():
-        for key, weight in model.trainable().items():
+        for key, weight in weights.items():
             weight.copy_(state.best_weights[key])
-    model.eval()
-    metrics: dict[str, dict[str, Any] | None] = {"validation": None, "test": None}
-    for part, rows in parts.items():
-        if rows and part != "train":
-            same = rows is split.test and part != "test"  # a second name of the same rows
-            metrics[part] = metrics["test"] if same else evaluate(model, data[part], rows, config.evaluation_batch_size)
+    models.eval()
+    return state
+
+
+def _groups(weights: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
+    """The weights with their learning rates: the encoder's may have one of its own."""
+    if config.backbone_learning_rate is None:
+        return [{"params": list(weights.values())}]
+    encoder = {name for name in weights if name.split(".")[1] in ("backbone", "lm_head")}  # behind the model's number
+    parts = [(config.learning_rate, weights.keys() - encoder), (config.backbone_learning_rate, encoder)]
+    return [{"params": [weights[name] for name in sorted(names)], "lr": rate} for rate, names in parts if names]
+
+
+def conclude(
+    material: Material, state: TrainingState, folder: Path | None, started: float, **further: dict[str, Any]
+) -> Run:
+    """Score a trained model once, and write its weights and its record.
+
+    Args:
+        material: the model and its rows.
+        state: what `fit` gave.
+        folder: what `claim` gave; None writes nothing.
+        started: when the training began, by `time.perf_counter`.
+        **further: what the record adds to parts of the settings.
+    """
+    model, settings = material.plan.model, material.plan.settings
+    metrics = score_sets(material)
     seconds = time.perf_counter() - started
-    record = _record(model, task, split, data, settings, metrics, state, seconds, precision, name)
+    settings = settings | {part: settings[part] | added for part, added in further.items()}
+    record = _record(material, settings, metrics, state, seconds)
     path = None
     if folder is not None:
-        if METHODS[model.method].tunes_backbone:
+        if model.trains == "everything":
             model.save_model(folder / "model")
         else:
             model.save_prompt(folder / "prompt")
         path = write_json(folder / "record.json", record)
     return Run(metrics, record["majority"], model.trainable_parameters, seconds, path, record)
+
+
+def score_sets(material: Material) -> dict[str, dict[str, Any] | None]:
+    """The scores of every set that is scored, by name; `test` is None where nothing is left to score."""
+    plan = material.plan
+    metrics: dict[str, dict[str, Any] | None] = {"validation": None, "test": None}
+    for part, rows in _scored(plan.split).items():
+        if rows is plan.split.test and part != "test":  # a second name of the same rows
+            metrics[part] = metrics["test"]
+        elif rows:
+            metrics[part] = evaluate(plan.model, material.data[part], rows, plan.config.evaluation_batch_size)
+    return metrics
 
 
 def evaluate(
@@ -280,83 +457,114 @@ def batches(
         yield chunks[k]
 
 
-def _units(data: Sequence[Sequence[Encoded]], together: bool) -> list[list[Encoded]]:
-    """What is drawn into a batch as one: the inputs of a row where they are compared, else each input by itself."""
-    return [list(inputs) for inputs in data] if together else [[one] for inputs in data for one in inputs]
+def _scored(split: Split) -> dict[str, list[dict[str, Any]]]:
+    return {"validation": split.validation, "test": split.test or [], **split.further}
 
 
-def _epoch(model, units: Sequence[Sequence[Encoded]], config, accelerator, state: TrainingState, bar) -> float:
-    """One pass over the training rows; the mean loss."""
-    model.train()
-    lengths = [max(map(len, unit)) for unit in units]
-    total, rows = 0.0, 0
-    for chosen in batches(lengths, config.batch_size, state.order, config.length_grouped):
-        batch, labels = collate([one for i in chosen for one in units[i]], model.tokenizer)
+def _select(material: Material) -> float:
+    """The score of the rows that select."""
+    plan = material.plan
+    rows, batch_size = plan.split.validation, plan.config.evaluation_batch_size
+    return evaluate(plan.model, material.data["validation"], rows, batch_size)[plan.model.family.metric]
+
+
+def _turns(
+    materials: Sequence[Material], shares: Sequence[float], config: TrainingConfig, state: TrainingState
+) -> Iterator[tuple[int, PromptedModel, list[list[Encoded]]]]:
+    """The steps of one epoch: the number of a data set, its model, and a batch of its units.
+
+    A data set goes through all its rows before they are drawn anew, be it in this epoch or in a later one.
+    """
+    steps = sum(material.batches for material in materials)
+    drawn = [0] * steps
+    if len(materials) > 1:
+        chances = torch.tensor(shares, dtype=torch.float64)
+        drawn = torch.multinomial(chances, steps, replacement=True, generator=state.order).tolist()
+    for k in drawn:
+        units = materials[k].units
+        if not state.waiting[k]:
+            lengths = [max(map(len, unit)) for unit in units]
+            state.waiting[k] = list(batches(lengths, config.batch_size, state.order, config.length_grouped))
+        yield k, materials[k].plan.model, [units[i] for i in state.waiting[k].pop(0)]
+
+
+def _by_task(materials: Sequence[Material], tally: Tensor, scores: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """What the history says of each data set; the loss is None where no step was drawn."""
+    return {
+        material.plan.task.name: {"steps": int(steps), "loss": losses / rows if rows else None, "selection": score}
+        for material, (steps, rows, losses), score in zip(materials, tally.tolist(), scores, strict=True)
+    }
+
+
+def _epoch(turns: Iterable, weights: list[nn.Parameter], config, accelerator, state: TrainingState, bar) -> Tensor:
+    """Take the steps of one epoch; of each data set the steps, the rows and the sum of their losses, `[data sets, 3]`."""
+    tally = torch.zeros(len(state.waiting), 3, dtype=torch.float64)
+    for k, model, units in turns:
+        batch, labels = collate([one for unit in units for one in unit], model.tokenizer)
         batch = {key: tensor.to(accelerator.device) for key, tensor in batch.items()}
         with accelerator.autocast():
             logits = model(**batch)
         loss = model.head.loss(logits, labels.to(accelerator.device))
         accelerator.backward(loss)
         if config.clip:
-            accelerator.clip_grad_norm_(model.trainable().values(), config.clip)
+            accelerator.clip_grad_norm_(weights, config.clip)
         state.optimizer.step()
         state.scheduler.step()
         state.optimizer.zero_grad()
         state.step += 1
-        total, rows = total + loss.item() * len(chosen), rows + len(chosen)
+        tally[k] += torch.tensor([1, len(units), loss.item() * len(units)], dtype=torch.float64)
         bar.update()
-    return total / rows
+    return tally
 
 
-def _identity(model: PromptedModel, task: Task, settings: dict, name: str | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "task": task.name,
-        "method": model.method,
-        "backbone": model.name,
-        "source": task.source,
-        "train_limit": task.train_limit,
-        "settings": settings,
-    }
+def claim(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
+    """Take the output folder for a run, and remove what an earlier run of the same identity left there.
+
+    Raises:
+        OutputError: as `check_folder`.
+    """
+    folder = check_folder(output_dir, identity)
+    for old in ("record.json", "log.jsonl"):
+        (folder / old).unlink(missing_ok=True)
+    for old in ("prompt", "model"):
+        shutil.rmtree(folder / old, ignore_errors=True)
+    write_json(folder / "run.json", identity)
+    return folder
 
 
-def _claim(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
-    """Take the output folder, or say what else it holds."""
+def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
+    """Make the output folder, or say what else it holds; nothing in it changes.
+
+    Raises:
+        OutputError: if it cannot be written to, or holds another run or something else.
+    """
     folder = writable_folder(output_dir)
     path = folder / "run.json"
     if path.is_file():
-        found = json.loads(path.read_text())
-        wanted = json.loads(json.dumps(identity))
-        differing = sorted(key for key in wanted if found.get(key) != wanted[key])
-        if differing:
-            key = differing[0]
-            if key == "settings":
-                pairs = [
-                    (option, found["settings"][part].get(option), value)
-                    for part, options in wanted["settings"].items()
-                    for option, value in options.items()
-                    if found.get("settings", {}).get(part, {}).get(option) != value
-                ]
-                option, old, new = pairs[0]
-                raise OutputError(f"{folder} holds a run with {option}={old!r}, not {new!r}; choose another folder.")
-            raise OutputError(
-                f"{folder} holds a run with {key}={found.get(key)!r}, not {identity[key]!r}; choose another folder."
-            )
-        for old in ("record.json", "log.jsonl"):
-            (folder / old).unlink(missing_ok=True)
-        for old in ("prompt", "model"):
-            shutil.rmtree(folder / old, ignore_errors=True)
-    elif any((folder / other).exists() for other in ("record.json", "prompt", "model")):
+        found, wanted = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(identity)))
+        for key in found | wanted:
+            old, new = found.get(key), wanted.get(key)
+            if old != new:
+                raise OutputError(f"{folder} holds a run with {key}={old!r}, not {new!r}; choose another folder.")
+    elif any((folder / other).exists() for other in ("record.json", "prompt", "model", "phase1.jsonl", "phase1")):
         raise OutputError(f"{folder} holds results of something else; choose another folder.")
-    write_json(path, identity)
     return folder
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity with its settings on one level; those of an earlier phase keep its name."""
+    flat = {key: value for key, value in identity.items() if key != "settings"}
+    for part, options in identity.get("settings", {}).items():
+        before = "" if part in ("model", "training") else f"{part}."
+        flat |= {before + option: value for option, value in options.items()}
+    return flat
 
 
 class _Log:
     """Appends one JSON object a line and flushes it, so that a killed run leaves whole lines."""
 
-    def __init__(self, folder: Path | None):
-        self.path = folder and folder / "log.jsonl"
+    def __init__(self, path: Path | None):
+        self.path = path
 
     def __enter__(self) -> _Log:
         self.file = open(self.path, "a", encoding="utf-8") if self.path else None
@@ -401,8 +609,10 @@ def _share(flags: Iterable[bool]) -> float:
 
 
 def _record(
-    model, task: Task, split: Split, data, settings, metrics, state, seconds, precision, name
+    material: Material, settings: dict[str, Any], metrics: dict[str, Any], state: TrainingState, seconds: float
 ) -> dict[str, Any]:
+    plan, data = material.plan, material.data
+    model, task, split = plan.model, plan.task, plan.split
     scored = "test" if split.test else "validation"
     rows = getattr(split, scored)
     majority = model.family.majority(split.train, rows)
@@ -413,7 +623,7 @@ def _record(
         else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     )
     return {
-        "name": name,
+        "name": plan.name,
         "task": task.name,
         "method": model.method,
         "backbone": model.name,
@@ -441,7 +651,12 @@ def _record(
                 part: sum(one.lost for inputs in rows for one in inputs) for part, rows in data.items()
             },
         },
-        "settings": settings | {"precision": precision, "fingerprint": model.fingerprint, "revision": model.revision},
+        "settings": settings
+        | {
+            "precision": choose_precision(plan.config.precision),
+            "fingerprint": model.fingerprint,
+            "revision": model.revision,
+        },
         "history": {"best_epoch": state.best_epoch, "epochs": state.history},
         "machine": machine() | {"peak_memory_bytes": peak},
     }

@@ -806,7 +806,8 @@ def measured(kind):
 
     modules = sum(type(module).__name__ == family.attention for module in encoder.modules())
     own_forward = not encoder._can_set_attn_implementation()
-    heads = ["sequence", "choice"] + ["token", "span"] * (not causal)
+    fills = kind in tf.models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    heads = ["sequence", "choice"] + ["token", "span"] * (not causal) + ["verbalizer"] * fills
     return {
         "the prompt enters": ("its own forward" if own_forward else "the attention function")
         + (", once for each pass" if modules < DEPTH else ""),

@@ -7,7 +7,7 @@ import pytest
 
 from ptv2lib.errors import DataError
 from ptv2lib.methods import METHODS
-from ptv2lib.model import ModelOptions
+from ptv2lib.options import ModelOptions
 from ptv2lib.tasks import TASKS
 from ptv2lib.training import TrainingConfig
 

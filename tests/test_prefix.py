@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptv2lib.attention import Shape, attach, keys_and_values
-from ptv2lib.errors import BadOption
+from ptv2lib.errors import BadOption, UnknownName
 from ptv2lib.prefix import PrefixEncoder, choose_layers
 
 SHAPE = Shape(layers=3, key_value_heads=4, head_size=6)
@@ -52,12 +52,67 @@ def test_parameters_equal_the_formula(length, layers, heads, size):
     assert prefix(7).shape == (len(layers), 2, heads, length, size)
 
 
+@given(
+    length=st.integers(1, 9),
+    layers=st.sets(st.integers(0, 2), min_size=1),
+    heads=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    hidden=st.integers(1, 7),
+)
+def test_gates_and_the_residual_network_add_what_the_formulas_say(length, layers, heads, groups, hidden):
+    shape, chosen = Shape(3, heads, 4, groups), tuple(sorted(layers))
+    bare = 2 * len(layers) * shape.key_value_width * length
+
+    def count(**options):
+        return sum(p.numel() for p in PrefixEncoder(shape, length, chosen, **options).parameters())
+
+    assert count(gate="zero") == bare + len(layers) * heads * groups
+    assert count(gate="layer") == bare + len(layers)
+    assert count(reparameterization="residual", hidden=hidden) == bare + 2 * shape.key_value_width * hidden
+
+
 def test_folding_changes_no_number():
     prefix = PrefixEncoder(SHAPE, 5, (0, 2), "mlp", hidden=8)
     before = prefix.folded().detach().clone()
     prefix.fold()
     assert torch.equal(prefix.folded(), before)
     assert [name for name, _ in prefix.named_parameters()] == ["keys_values"]
+
+
+def test_the_residual_network_reads_each_position_alone():
+    prefix = PrefixEncoder(SHAPE, 5, (0, 2), "residual", hidden=8)
+    torch.nn.init.normal_(prefix.network[2].weight)
+    down, up = prefix.network[0].weight, prefix.network[2].weight
+    for layer, kind, position in [(0, 0, 0), (1, 0, 4), (1, 1, 2)]:
+        vector = prefix.keys_values[layer, kind, :, position].flatten()
+        wanted = vector + up @ (down @ vector).tanh()
+        torch.testing.assert_close(prefix.folded()[layer, kind, :, position].flatten(), wanted)
+
+
+def test_the_residual_network_learns_from_its_zero_start():
+    prefix = PrefixEncoder(SHAPE, 5, (0, 2), "residual", hidden=8)
+    assert torch.equal(prefix.folded(), prefix.keys_values)
+    prefix.folded().sum().backward()
+    assert prefix.network[2].weight.grad.abs().max() > 0
+    assert (prefix.keys_values.grad == 1).all()
+
+
+def test_layer_importance_is_a_share_and_needs_the_layer_gate():
+    prefix = PrefixEncoder(SHAPE, 2, (0, 1, 2), gate="layer")
+    assert prefix.layer_importance() == pytest.approx([1 / 3] * 3)
+    with torch.no_grad():
+        prefix.scales.copy_(torch.tensor([-1.0, 3.0, 0.0]))
+    assert prefix.layer_importance() == [0.25, 0.75, 0.0]
+    prefix.fold()
+    for without in (prefix, PrefixEncoder(SHAPE, 2, (0,), gate="zero")):
+        with pytest.raises(BadOption, match="gate='layer'"):
+            without.layer_importance()
+
+
+@pytest.mark.parametrize(("options", "near"), [({"gate": "zeros"}, "zero"), ({"reparameterization": "resid"}, "res")])
+def test_unknown_parts_are_named(options, near):
+    with pytest.raises(UnknownName, match=f"did you mean '{near}"):
+        PrefixEncoder(SHAPE, 2, (0,), **options)
 
 
 def test_the_start_is_narrow():
@@ -84,6 +139,10 @@ def test_starting_from_words_copies_their_keys_and_values():
     prefix.start_from_words(encoder, words, cls=2, sep=3)
     seen = keys_and_values(encoder, input_ids=torch.tensor([[2, *words[:4], 3]]))
     assert torch.equal(prefix.keys_values, seen[[1, 2], :, 0, :, 1:-1])
+    for more in ({"reparameterization": "residual"}, {"gate": "zero"}, {"gate": "layer"}):
+        other = PrefixEncoder(attach(encoder), 4, (1, 2), **more)
+        other.start_from_words(encoder, words, cls=2, sep=3)
+        assert torch.equal(other.folded(), prefix.keys_values)
 
 
 def test_starting_from_words_says_what_it_lacks():

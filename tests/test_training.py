@@ -1,5 +1,6 @@
 """A whole run: what is trained, what is kept, what is written (invariants 1, 2, 3, 6, 8)."""
 
+import dataclasses
 import json
 import math
 import signal
@@ -15,7 +16,7 @@ import ptv2lib as pt
 from ptv2lib.backbones import Backbone, fingerprint
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.methods import METHODS
-from ptv2lib.training import batches, choose_precision
+from ptv2lib.training import BESIDE_A_PROMPT, _groups, batches, choose_precision
 
 QUICK = {"epochs": 2, "batch_size": 8}
 
@@ -266,10 +267,37 @@ def test_precision_follows_the_hardware():
 
 
 def test_every_method_has_settings_that_train(task):
-    for method in METHODS:
+    for method in METHODS.keys() - {"discrete"}:
         model = pt.build_model(task, backbone="tiny", method=method)
         run = pt.train(model, task, pt.TrainingConfig(epochs=1), progress=False)
         assert math.isfinite(run.record["history"]["epochs"][0]["loss"])
+
+
+def test_a_discrete_prompt_is_scored_without_training(tmp_path, task):
+    if task.family.head != "sequence":
+        with pytest.raises(pt.PtvError, match="has none of its own|one label a text"):
+            pt.build_model(task, backbone="tiny", method="discrete")
+        return
+    model = pt.build_model(task, backbone="tiny", method="discrete")
+    run = pt.train(model, task, output_dir=tmp_path / "run", progress=False)
+    assert run.trainable_parameters == 0 and run.record["history"] == {"best_epoch": 0, "epochs": []}
+    rows = task.split().test
+    answers = [task.family.labels.index(one["label"]) for one in pt.load_prompt(tmp_path / "run/prompt").predict(rows)]
+    right = [answer == row["label"] for answer, row in zip(answers, rows, strict=True)]
+    assert run.metrics["test"]["accuracy"] == sum(right) / len(right)
+
+
+def test_the_encoder_beside_a_prompt_has_a_rate_of_its_own(task):
+    model = pt.build_model(task, backbone="tiny", method="pt", tune_backbone=True)
+    weights = {f"0.{name}": weight for name, weight in model.trainable().items()}
+    config = pt.TrainingConfig(learning_rate=1e-3, backbone_learning_rate=1e-3)
+    for rate in (1e-3, 1e-5):  # equal rates, too, leave no weight out
+        prompt, encoder = _groups(weights, dataclasses.replace(config, backbone_learning_rate=rate))
+        assert (prompt["lr"], encoder["lr"]) == (1e-3, rate)
+        assert {id(w) for w in encoder["params"]} == {id(w) for w in model.backbone.parameters()}
+        assert len(prompt["params"]) + len(encoder["params"]) == len(weights)
+    run = pt.train(model, task, pt.TrainingConfig(epochs=1), progress=False)
+    assert run.record["settings"]["training"]["backbone_learning_rate"] == BESIDE_A_PROMPT
 
 
 def test_a_killed_run_leaves_no_half_file(tmp_path):

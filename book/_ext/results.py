@@ -22,17 +22,12 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from ptv2lib.methods import METHODS
 from ptv2lib.records import read_records, spread
 
 RECORDS = "book/_data/results"
 PAPER = "book/_data/paper.toml"
-METHODS = {
-    "probe": "head only",
-    "pt": "prompt tuning",
-    "pt2": "P-tuning v2",
-    "ft": "fine-tuning",
-}
-PAPER_COLUMN = {"ft": "FT", "pt": "PT", "pt2": "PT2"}
+PAPER_COLUMN = {"ft": "FT", "pt": "PT", "pt2": "PT2", "mpt2": "MPT2"}
 VERSIONS = {"acl": "as printed at ACL 2022", "arxiv1": "as printed in the first preprint"}
 NONE = "–"
 
@@ -128,7 +123,7 @@ def table(records: list[dict], task: str, options: dict, tables: dict) -> list[l
     cells = [["Method", f"{metric}, {split} (%)", "Seeds", "Trainable parameters"]]
     for runs in groups:
         method, name = runs[0]["method"], runs[0]["name"]
-        label = f"{METHODS[method]}, {name}" if name else METHODS[method]
+        label = f"{METHODS[method].title}, {name}" if name else METHODS[method].title
         trained = f"{runs[0]['trainable_parameters']:,}"
         cells.append([label, percent(scores(runs, split, metric)), str(len(runs)), trained])
     if metric in groups[0][0]["majority"]:

@@ -43,6 +43,9 @@ class Classification(TaskFamily):
         macro: whether the unweighted mean of the labels' F1 is reported too (CB).
         columns: where the texts stand in GLUE's TSV: place or header.
         synonyms: other names of text columns, GLUE's against SuperGLUE's for instance.
+        templates: words around a row with a gap (`templates.Template`), the default first; for verbalizers.
+        soft_template: the same with trainable slots, for P-tuning v1.
+        words: the words that stand for each label in the gap.
     """
 
     name: str
@@ -54,9 +57,22 @@ class Classification(TaskFamily):
     macro: bool = False
     columns: Mapping[str, int | str] = field(default_factory=dict)
     synonyms: Mapping[str, str] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
+    soft_template: str | None = None
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     head: ClassVar[str] = "sequence"
     metric: ClassVar[str] = "accuracy"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Columns that a template may show."""
+        return self.texts
+
+    @property
+    def cut_last(self) -> tuple[str, ...]:
+        """Columns that a template cuts last: questions, where passages are long."""
+        return {"only_first": self.texts[1:], "only_second": self.texts[:1]}.get(self.cut, ())
 
     def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
         """GLUE's TSV."""
@@ -176,6 +192,11 @@ class WordInContext(Classification):
 
     layouts: ClassVar[tuple[str, ...]] = ("words", "pair", "question")
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The sentences and the word."""
+        return ("word", "sentence1", "sentence2")
+
     def words_read(self, layout: Layout) -> int:
         """Two with the layout `words`."""
         return 2 if layout.name in (None, "words") else 0
@@ -217,6 +238,11 @@ class Coreference(Classification):
     """
 
     layouts: ClassVar[tuple[str, ...]] = ("question", "stars", "words")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The text, the noun phrase and the pronoun."""
+        return ("text", "span1_text", "span2_text")
 
     def words_read(self, layout: Layout) -> int:
         """Two with the layout `words`."""

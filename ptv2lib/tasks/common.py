@@ -46,7 +46,7 @@ class TaskFamily(ABC):
         """Refuse a name that is no text, and one text where several are needed."""
         if not isinstance(self.name, str) or not self.name:
             raise BadOption(f"A task's name must be text, not {self.name!r}.")
-        for part in ("texts", "choices", "types", "roles", "labels"):
+        for part in ("texts", "choices", "types", "roles", "labels", "templates"):
             value = getattr(self, part, ())
             if not isinstance(value, (tuple, list)) or not all(isinstance(one, str) for one in value):
                 raise BadOption(

@@ -79,6 +79,27 @@ _MNLI_SIZES = {
     "test_mismatched": 9847,
 }
 
+# Gaps and the words for them. The paper compares verbalizers in its Table 5 with "true", "false" and "neutral"; the patterns
+# of pairs follow P-tuning v1's idea of a question and an answer.
+_FILM = {
+    "templates": (
+        "{sentence} It was {mask}.",
+        "{sentence} All in all, it was {mask}.",
+        "A {mask} film: {sentence}",
+        "{sentence} In short, a {mask} movie.",
+        "{mask}! {sentence}",
+    ),
+    "soft_template": "{soft:3} {sentence} {soft:3} It was {mask}.",
+    "words": {"negative": ("terrible", "bad"), "positive": ("great", "good")},
+}
+_CLAIM = {
+    "templates": (
+        "{premise} Question: {hypothesis} True or false? Answer: {mask}.",
+        "{premise} So it is {mask} that {hypothesis}",
+    ),
+    "soft_template": "{premise} {soft:3} Question: {hypothesis}? {soft:3} Answer: {mask}.",
+}
+
 TASKS: dict[str, TaskFamily] = {
     family.name: family
     for family in (
@@ -88,6 +109,7 @@ TASKS: dict[str, TaskFamily] = {
             ("negative", "positive"),
             _glue("sst2", _sizes(67349, 872, 1821)),
             columns={"sentence": "sentence"},
+            **_FILM,
         ),
         Classification(
             "mnli",
@@ -95,6 +117,8 @@ TASKS: dict[str, TaskFamily] = {
             ("entailment", "neutral", "contradiction"),
             _glue("mnli", _MNLI_SIZES, parts=_MNLI_PARTS),
             columns={"premise": 8, "hypothesis": 9},
+            **_CLAIM,
+            words={"entailment": ("true",), "neutral": ("neutral",), "contradiction": ("false",)},
         ),
         Classification(
             "rte",
@@ -103,6 +127,8 @@ TASKS: dict[str, TaskFamily] = {
             _superglue("rte", "research use", _sizes(2490, 277, 3000)),
             columns={"premise": 1, "hypothesis": 2},
             synonyms={"sentence1": "premise", "sentence2": "hypothesis"},
+            **_CLAIM,
+            words={"entailment": ("true",), "not_entailment": ("false",)},
         ),
         Classification(
             "boolq",
@@ -111,6 +137,9 @@ TASKS: dict[str, TaskFamily] = {
             _superglue("boolq", "CC BY-SA 3.0", _sizes(9427, 3270, 3245)),
             max_length=512,
             cut="only_second",
+            templates=("{passage} Question: {question}? Answer: {mask}.", "{question}? {mask}. {passage}"),
+            soft_template="{passage} {soft:3} Question: {question}? {soft:3} Answer: {mask}.",
+            words={"False": ("false", "no"), "True": ("true", "yes")},
         ),
         Classification(
             "cb",
@@ -119,6 +148,8 @@ TASKS: dict[str, TaskFamily] = {
             _superglue("cb", "research use", _sizes(250, 56, 250)),
             cut="only_first",
             macro=True,
+            **_CLAIM,
+            words={"entailment": ("true",), "contradiction": ("false",), "neutral": ("neutral",)},
         ),
         MultipleChoice(
             "copa",
@@ -135,8 +166,19 @@ TASKS: dict[str, TaskFamily] = {
             ("sentence1", "sentence2"),
             ("False", "True"),
             _superglue("wic", "see its owner", _sizes(5428, 638, 1400)),
+            templates=("{sentence1} {sentence2} Same meaning of {word}? Answer: {mask}.",),
+            soft_template="{sentence1} {sentence2} {soft:3} Same meaning of {word}? {soft:3} Answer: {mask}.",
+            words={"False": ("false", "no"), "True": ("true", "yes")},
         ),
-        Coreference("wsc", ("text",), ("False", "True"), _superglue("wsc", "CC BY 4.0", _sizes(554, 104, 146))),
+        Coreference(
+            "wsc",
+            ("text",),
+            ("False", "True"),
+            _superglue("wsc", "CC BY 4.0", _sizes(554, 104, 146)),
+            templates=("{text} Question: does {span2_text} mean {span1_text}? Answer: {mask}.",),
+            soft_template="{text} {soft:3} Question: does {span2_text} mean {span1_text}? {soft:3} Answer: {mask}.",
+            words={"False": ("false", "no"), "True": ("true", "yes")},
+        ),
         Tagging(
             "conll03",
             ("PER", "ORG", "LOC", "MISC"),
@@ -295,6 +337,13 @@ def family_from(values: Mapping[str, Any]) -> TaskFamily:
     """
     kind = _KINDS[values["family"]]
     known = {field.name for field in fields(kind)}
-    chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
+    chosen = {key: _without_lists(value) for key, value in values.items() if key in known}
     hub = {"hub": TASKS[chosen["name"]].hub} if chosen["name"] in TASKS else {}
     return kind(**chosen, **hub)
+
+
+def _without_lists(value: Any) -> Any:
+    """JSON has no tuples, and a family holds nothing else."""
+    if isinstance(value, dict):
+        return {key: _without_lists(inner) for key, inner in value.items()}
+    return tuple(map(_without_lists, value)) if isinstance(value, list) else value

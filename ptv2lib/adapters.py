@@ -1,0 +1,51 @@
+"""What of the encoder itself is trained: nothing, everything, its biases (BitFit), or low-rank matrices beside it (LoRA)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .attention import family_of
+from .errors import BadOption
+
+
+def add_low_rank(encoder: nn.Module, rank: int, seed: int) -> None:
+    """Put LoRA's matrices beside every linear layer inside the attention modules, in place (Hu et al., 2022).
+
+    PEFT does it. The second matrix starts at zero, so at first nothing changes; scaling is 2, PEFT's alpha twice the rank.
+
+    Args:
+        encoder: the encoder; its own weights stay.
+        rank: of the matrices.
+        seed: of the first matrix.
+
+    Raises:
+        BadOption: without PEFT, with one that cannot do it, or on an encoder that has such matrices already.
+    """
+    if any(".lora_" in name for name, _ in encoder.named_parameters()):
+        raise BadOption("This encoder has LoRA's matrices already; load the backbone anew.")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise BadOption("The method 'lora' needs PEFT 0.20 or newer: pip install 'ptv2lib[compare]'.") from None
+    kind = family_of(encoder).attention
+    targets = [
+        f"{name}.{inner}"
+        for name, module in encoder.named_modules()
+        if type(module).__name__ == kind
+        for inner, part in module.named_modules()
+        if isinstance(part, nn.Linear)
+    ]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), encoder)
+
+
+def open_weights(encoder: nn.Module, trains: str) -> None:
+    """Let the gradient reach those of the encoder's weights that a method trains (`methods.Method.trains`)."""
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(
+            trains == "everything"
+            or (trains == "biases" and name.endswith("bias"))
+            or (trains == "adapters" and ".lora_" in name)
+        )

@@ -1,0 +1,208 @@
+"""What can be chosen of a model: the options, which of them go together, and what an open one becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .backbones import Backbone, load_backbone
+from .errors import BadOption, NoMaskedLM, unknown
+from .heads import POOLINGS
+from .methods import Method, find_method
+from .tasks.common import TaskFamily
+from .templates import Template
+
+CHOICES = {
+    "reparameterization": ("mlp", "residual", "lstm"),
+    "init": ("normal", "activations", "vocabulary", "labels"),
+    "position_offset": ("none", "shift"),
+    "pooling": POOLINGS,
+    "gate": ("zero", "layer"),
+    "head": ("linear", "verbalizer"),
+    "calibration": ("empty", "train"),
+}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What `build_model` and `--set` take. None: the method's default for this task (`methods.METHODS`).
+
+    Attributes:
+        prompt_length: prompt positions, in every chosen layer for `pt2`.
+        layers: `"all"`, an interval `"9-12"`, or a list, counted from 1 (`pt2`).
+        reparameterization: what computes the prompt in training: None, `"mlp"`, `"residual"` (`pt2`), `"lstm"` (`ptv1`).
+        reparameterization_hidden: width of the MLP of `pt2`.
+        init: `"normal"`, N(0, 0.02); `"activations"` of real words (`pt2`); embeddings of words of the `"vocabulary"`, drawn
+            at random, or of the `"labels"` (`pt`).
+        gate: None; `"zero"`, attention over the prompt apart and scaled by a gate that starts at zero; `"layer"`, a learned
+            scale a layer (`pt2`).
+        position_offset: `"none"` or `"shift"`: does the text move by the prompt's length?
+        prefix_dropout: share of the prompt's numbers set to zero in training (`pt2`).
+        prefix_dropout_per_example: one dropout mask an example rather than one a step.
+        backbone_dropout: dropout inside the encoder in training.
+        head_dropout: dropout before the linear head.
+        pooling: `"cls"`, `"mean"`, `"last"` or `"pooler"` (tasks with one label a text); None for the backbone's own.
+        head: `"linear"`, or `"verbalizer"`: the words that a masked language model puts into a template's gap.
+        template: text around a row, `"{sentence} It was {mask}."`; None for the task's own.
+        verbalizer: the words of each label; None for the task's own.
+        calibration: what is subtracted from a verbalizer's scores: None, those of the `"empty"` template, or the mean over
+            texts of `"train"`, without their labels.
+        tune_backbone: train the encoder, too, at a rate of its own (`TrainingConfig.backbone_learning_rate`).
+        lora_rank: rank of the matrices (`lora`).
+        layout: how a row is laid out for the encoder, where the task knows several ways (`task.family.layouts`).
+        stride: pieces that two windows of one context share (question answering).
+        gradient_checkpointing: recompute activations in the backward pass.
+    """
+
+    prompt_length: int | None = None
+    layers: str | Sequence[int] = "all"
+    reparameterization: str | None = None
+    reparameterization_hidden: int = 512
+    init: str = "normal"
+    gate: str | None = None
+    position_offset: str | None = None
+    prefix_dropout: float = 0.0
+    prefix_dropout_per_example: bool = False
+    backbone_dropout: float | None = None
+    head_dropout: float = 0.1
+    pooling: str | None = None
+    head: str | None = None
+    template: str | None = None
+    verbalizer: Mapping[str, Any] | None = None
+    calibration: str | None = None
+    tune_backbone: bool = False
+    lora_rank: int = 8
+    layout: str | None = None
+    stride: int = 128
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every value that can be checked alone."""
+        for name in ("prompt_length", "lora_rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadOption(f"{name}={value} must be at least 1.")
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise unknown(name, str(value), known)
+        if self.stride < 0:
+            raise BadOption(f"stride={self.stride} must not be below 0.")
+        for name in ("prefix_dropout", "backbone_dropout", "head_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise BadOption(f"{name}={value} must lie between 0 and 1, 1 excluded.")
+
+
+def fill(options: Any, defaults: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass whose None fields take the defaults of the same name."""
+    chosen = {f.name: getattr(options, f.name) for f in fields(options)}
+    return type(options)(**{k: defaults.get(k) if v is None else v for k, v in chosen.items()})
+
+
+def settle(
+    given: ModelOptions, method: str, family: TaskFamily, backbone: str | Backbone
+) -> tuple[Backbone, ModelOptions]:
+    """Load the backbone and leave no option open.
+
+    Args:
+        given: the options asked for.
+        method: a name of `METHODS`.
+        family: the task.
+        backbone: what `load_backbone` takes, or what it gave; it comes with its masked-LM head where one will be read.
+
+    Raises:
+        BadOption: for options that do not go together.
+        NoMaskedLM: for a verbalizer on an encoder without a masked-LM head.
+        UnknownName: for an unknown method or backbone.
+    """
+    chosen = find_method(method)
+    _check_method(given, method, chosen)
+    loaded, cloze = _with_cloze(given, chosen, family, backbone)
+    defaults = chosen.settings(family.head, loaded.encoder.config.hidden_size)
+    return loaded, fill(given, defaults | {"pooling": loaded.pooling} | cloze)
+
+
+def _check_method(given: ModelOptions, name: str, method: Method) -> None:
+    """Refuse options that this method cannot have."""
+    for option, value, kinds in (
+        ("init", "activations", ("deep",)),
+        ("init", "vocabulary", ("input",)),
+        ("init", "labels", ("input",)),
+        ("reparameterization", "residual", ("deep",)),
+        ("reparameterization", "lstm", ("input",)),
+        ("reparameterization", "mlp", ("deep", "input")),
+        ("gate", "zero", ("deep",)),
+        ("gate", "layer", ("deep",)),
+    ):
+        if getattr(given, option) == value and method.prompt not in kinds:
+            what = {"deep": "deep prompts", "input": "prompts at the input"}[kinds[0]]
+            raise BadOption(f"{option}={value!r} belongs to {what}, and {name!r} has none.")
+    computed = given.reparameterization or method.defaults.get("reparameterization")
+    if computed and given.init in ("vocabulary", "labels"):
+        raise BadOption(
+            f"init={given.init!r} sets the vectors directly and so excludes reparameterization={computed!r}."
+        )
+
+
+def _with_cloze(
+    given: ModelOptions, method: Method, family: TaskFamily, backbone: str | Backbone
+) -> tuple[Backbone, dict[str, Any]]:
+    """The backbone, with its masked-LM head where one is read; and head, template and verbalizer where they were left open."""
+    templates = getattr(family, "templates", None)
+    # A discrete prompt is nothing but words; P-tuning v1 does without where there are none.
+    must = given.head == "verbalizer" or bool(given.verbalizer or given.calibration) or method.only_words
+    if must and given.head == "linear":
+        raise BadOption("Discrete prompts, verbalizers and their calibration need head='verbalizer', not 'linear'.")
+    if (must or given.template is not None) and templates is None:
+        raise BadOption(
+            f"Templates and verbalizers belong to tasks with one label a text, and {family.name!r} is none."
+        )
+    words = bool(templates is not None and (given.template or templates) and (given.verbalizer or family.words))
+    if must and not words:
+        raise BadOption(
+            f"A verbalizer needs words, and {family.name!r} has none of its own: give template= and verbalizer=."
+        )
+    may = method.cloze and words and given.head is None
+    loaded = _load(backbone, given.pooling == "pooler", must, may)
+    cloze: dict[str, Any] = {"head": "linear"}
+    if must or (may and loaded.masked_lm is not None):
+        soft = family.soft_template if method.cloze and method.prompt is not None else None
+        cloze = {"head": "verbalizer", "template": soft or next(iter(templates), None), "verbalizer": family.words}
+    pattern = given.template or cloze.get("template")
+    if pattern is not None:
+        cloze |= _checked(Template(pattern), given, method, family, gap=cloze["head"] == "verbalizer")
+    return loaded, cloze
+
+
+def _load(backbone: str | Backbone, pooler: bool, must: bool, may: bool) -> Backbone:
+    """The backbone; with a masked-LM head if there must be one, or if there may be one and the checkpoint has it."""
+    if not isinstance(backbone, str):
+        if must and backbone.masked_lm is None:
+            raise NoMaskedLM(f"A verbalizer needs load_backbone({backbone.name!r}, masked_lm=True).")
+        return backbone
+    try:
+        return load_backbone(backbone, pooler=pooler, masked_lm=must or may)
+    except NoMaskedLM:
+        if must:
+            raise
+        return load_backbone(backbone, pooler=pooler)
+
+
+def _checked(
+    template: Template, given: ModelOptions, method: Method, family: TaskFamily, *, gap: bool
+) -> dict[str, Any]:
+    """Refuse a template that does not fit; what follows from one that does."""
+    template.check(family.shown, gap=gap)
+    if given.layout is not None:
+        raise BadOption("A template is a layout of its own; leave layout= out.")
+    if not template.slots:
+        return {}
+    if method.prompt != "input":
+        raise BadOption(f"The template {template.text!r} has {{soft}} slots, which only pt and ptv1 fill.")
+    if given.prompt_length not in (None, template.slots):
+        raise BadOption(
+            f"prompt_length={given.prompt_length}, and the template {template.text!r} has {template.slots} slots."
+        )
+    return {"prompt_length": template.slots}
