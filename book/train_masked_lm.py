@@ -591,7 +591,7 @@ def train(
             write_checkpoint(checkpoint, model, optimizer, plan, progress)
             scores = held_out_scores(model, chunks, tokenizer, limit=100)["all"]
             _log(folder, {"step": progress.step, "held_out_200": {key: round(scores[key], 4) for key in scores}})
-            saved, noted = time.monotonic(), time.process_time()
+            saved, noted, noted_pieces = time.monotonic(), time.process_time(), progress.pieces
     return model
 
 

@@ -42,10 +42,16 @@ def add_low_rank(encoder: nn.Module, rank: int, seed: int) -> None:
 
 
 def open_weights(encoder: nn.Module, trains: str) -> None:
-    """Let the gradient reach those of the encoder's weights that a method trains (`methods.Method.trains`)."""
+    """Let the gradient reach those of the encoder's weights that a method trains (`methods.Method.trains`).
+
+    Raises:
+        BadOption: if there are none, as in an encoder without biases.
+    """
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(
             trains == "everything"
             or (trains == "biases" and name.endswith("bias"))
             or (trains == "adapters" and ".lora_" in name)
         )
+    if trains != "nothing" and not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise BadOption(f"{family_of(encoder).name} has no {trains} to train.")

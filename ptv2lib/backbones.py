@@ -74,6 +74,9 @@ STARTER_FILES = {
 """sha256 of the starter encoder's files at its pinned revision; other bytes are refused."""
 
 
+_CHANGED_BY = "ptv2_changed_by"
+
+
 @dataclass(frozen=True)
 class Backbone:
     """An encoder ready to be used.
@@ -96,6 +99,12 @@ class Backbone:
     pooling: str = "cls"
     masked_lm: nn.Module | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a masked-LM head that is built otherwise than the family's."""
+        parts = family_of(self.encoder).masked_lm
+        if self.masked_lm is not None and not all(hasattr(self.masked_lm, part) for part in parts):
+            raise NoMaskedLM(f"The masked-LM head of {self.name!r} is of a newer form, which is not read here.")
+
     @property
     def context(self) -> int:
         """Positions for prompts and text together."""
@@ -105,6 +114,16 @@ class Backbone:
     def segments(self) -> int:
         """Kinds of segment ids the encoder tells apart; 1 if it has none."""
         return getattr(self.encoder.config, "type_vocab_size", None) or 1
+
+    def check_unchanged(self) -> None:
+        """Raise `BadOption` if a method was given this very encoder to change: a prompt for it would fit no other."""
+        method = getattr(self.encoder, _CHANGED_BY, None)
+        if method is not None:
+            raise BadOption(f"{method!r} trains the encoder of this {self.name!r} itself; load the backbone anew.")
+
+    def mark_changed(self, method: str) -> None:
+        """Note that `method` trains weights of this encoder, so that its fingerprint is no longer true."""
+        setattr(self.encoder, _CHANGED_BY, method)
 
     @property
     def lm_head(self) -> nn.Module | None:

@@ -117,7 +117,8 @@ def _place(rows: Sequence[Mapping], what: tuple) -> Path:
     import tokenizers
 
     digest = hashlib.sha256(repr((what, tokenizers.__version__)).encode())
-    for source in sorted([Path(__file__), *(Path(__file__).parent / "tasks").glob("*.py")]):
+    folder = Path(__file__).parent
+    for source in sorted([Path(__file__), folder / "templates.py", *(folder / "tasks").glob("*.py")]):
         digest.update(source.read_bytes())
     for row in rows:
         digest.update(json.dumps(row, default=str).encode())

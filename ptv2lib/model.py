@@ -92,6 +92,8 @@ class PromptedModel(nn.Module):
         if self.lm_head is not None:
             self.lm_head.requires_grad_(False)
         open_weights(self.backbone, self.trains)
+        if self.trains != "nothing":
+            loaded.mark_changed(method_name)
         if self.lm_head is not None and self.trains == "everything":
             self.lm_head.requires_grad_(True)
         set_dropout(self.backbone, options.backbone_dropout)
@@ -120,6 +122,8 @@ class PromptedModel(nn.Module):
             seed: of the fresh head.
         """
         family = task.family if isinstance(task, Task) else task
+        if self.template is not None:
+            self.template.check(getattr(family, "shown", ()), gap=isinstance(self.head, VerbalizerHead))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return PromptedModel(family, self.loaded, self.method, self.options, self.prompt)
@@ -179,8 +183,15 @@ class PromptedModel(nn.Module):
     def calibrate(self, rows: Sequence[Mapping]) -> None:
         """Subtract from now on, as each label's prior, its mean score over `rows`; their labels are not looked at.
 
-        Source: Zhao et al. (2021) with an empty text for `rows`, Holtzman et al. (2021) with texts of the domain.
+        Source: Zhao et al. (2021) with an empty text for `rows`, Zhou et al. (2024) with texts of the kind that is asked about.
+
+        Raises:
+            BadOption: for a linear head, or without rows.
         """
+        if not isinstance(self.head, VerbalizerHead):
+            raise BadOption("Only a verbalizer has a prior to remove; this model has a linear head.")
+        if not rows:
+            raise BadOption("A prior is a mean over texts, and there are none.")
         self.head.prior.zero_()
         scores = [score for _, score in self.logits([one for inputs in self.encode(rows) for one in inputs])]
         with torch.no_grad():
@@ -442,6 +453,9 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
     chosen = ModelOptions(**options)
     own = METHODS[name].trains == "everything" or chosen.tune_backbone
     needs = {"pooler": chosen.pooling == "pooler", "masked_lm": chosen.head == "verbalizer"}
+    if own and backbone is not None:
+        given = backbone if isinstance(backbone, str) else backbone.name
+        raise PromptMismatch(f"{folder} holds an encoder of its own, which was trained; leave backbone={given!r} out.")
     if backbone is None:
         place = str(folder / "backbone") if own else saved["backbone"]
         backbone = load_backbone(place, revision=saved["revision"], **needs)
@@ -452,6 +466,7 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
             f"The prompt in {folder} was trained on {saved['backbone']!r} with fingerprint {saved['fingerprint'][:12]}, "
             f"and {backbone.name!r} has {backbone.fingerprint[:12]}."
         )
+    backbone.check_unchanged()
     if METHODS[name].trains == "adapters":
         add_low_rank(backbone.encoder, chosen.lora_rank, 0)
     model = PromptedModel(family, backbone, name, chosen)

@@ -139,6 +139,8 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
         if getattr(given, option) == value and method.prompt not in kinds:
             what = {"deep": "deep prompts", "input": "prompts at the input"}[kinds[0]]
             raise BadOption(f"{option}={value!r} belongs to {what}, and {name!r} has none.")
+    if given.tune_backbone and method.prompt is None:
+        raise BadOption(f"tune_backbone=True belongs to prompts, and {name!r} has none; 'ft' trains the encoder.")
     computed = given.reparameterization or method.defaults.get("reparameterization")
     if computed and given.init in ("vocabulary", "labels"):
         raise BadOption(
@@ -152,14 +154,21 @@ def _with_cloze(
     """The backbone, with its masked-LM head where one is read; and head, template and verbalizer where they were left open."""
     templates = getattr(family, "templates", None)
     # A discrete prompt is nothing but words; P-tuning v1 does without where there are none.
-    must = given.head == "verbalizer" or bool(given.verbalizer or given.calibration) or method.only_words
+    asked = given.head == "verbalizer" or given.verbalizer is not None or given.calibration is not None
+    must = asked or method.only_words
     if must and given.head == "linear":
         raise BadOption("Discrete prompts, verbalizers and their calibration need head='verbalizer', not 'linear'.")
     if (must or given.template is not None) and templates is None:
         raise BadOption(
             f"Templates and verbalizers belong to tasks with one label a text, and {family.name!r} is none."
         )
-    words = bool(templates is not None and (given.template or templates) and (given.verbalizer or family.words))
+    words = bool(
+        templates is not None and (given.template or templates) and (given.verbalizer is not None or family.words)
+    )
+    if must and method.prompt is None and method.trains == "nothing" and not method.only_words:
+        raise BadOption(
+            "A verbalizer has nothing to train, and neither has the frozen encoder; use the method 'discrete'."
+        )
     if must and not words:
         raise BadOption(
             f"A verbalizer needs words, and {family.name!r} has none of its own: give template= and verbalizer=."
@@ -179,6 +188,7 @@ def _with_cloze(
 def _load(backbone: str | Backbone, pooler: bool, must: bool, may: bool) -> Backbone:
     """The backbone; with a masked-LM head if there must be one, or if there may be one and the checkpoint has it."""
     if not isinstance(backbone, str):
+        backbone.check_unchanged()
         if must and backbone.masked_lm is None:
             raise NoMaskedLM(f"A verbalizer needs load_backbone({backbone.name!r}, masked_lm=True).")
         return backbone

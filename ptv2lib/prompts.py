@@ -67,14 +67,16 @@ class SoftPrompt(nn.Module):
         """The prompt `[length, width]`, reparameterization computed."""
         return self.vectors if self.network is None else self.network(self.vectors)
 
+    @torch.no_grad()
     def folded_state(self) -> dict[str, Tensor]:
         """What `state_dict` would be after `fold`."""
-        return {"vectors": self.folded().detach()}
+        return {"vectors": self.folded()}
 
+    @torch.no_grad()
     def fold(self) -> None:
         """Replace the reparameterization by what it computes; the outputs stay the same."""
         if self.network is not None:
-            self.vectors = nn.Parameter(self.folded().detach().clone())
+            self.vectors = nn.Parameter(self.folded().clone())
             self.network = None
 
     @torch.no_grad()

@@ -109,8 +109,11 @@ class Template:
         Raises:
             BadOption: for a tokenizer without a mask piece, or a template longer than `max_length`.
         """
-        if (self.masked or self.slots) and tokenizer.mask_token is None:
+        mask = tokenizer.mask_token
+        if (self.masked or self.slots) and mask is None:
             raise BadOption(f"The template {self.text!r} needs a tokenizer with a mask piece, and this one has none.")
+        if mask is not None and any(kind == "text" and mask in words for kind, words in self.parts):
+            raise BadOption(f"The template {self.text!r} writes {mask} out; write {{mask}} for the gap.")
         filled = [{column: self._plain(row[column], tokenizer) for column in self.columns} for row in rows]
         if not filled:
             return []
@@ -119,9 +122,9 @@ class Template:
         for number, row in enumerate(rows):
             ids, cut = encoding["input_ids"][number], len(encoding["input_ids"][number]) > max_length
             if cut:
-                ids = self._cut(filled[number], tokenizer, max_length, set(keep))
+                ids, filled[number] = self._cut(filled[number], tokenizer, max_length, set(keep))
             label = row.get("label", -1)
-            found.append(Encoded(self._inputs(ids, tokenizer), None if label == -1 else label, cut))
+            found.append(Encoded(self._inputs(ids, filled[number], tokenizer), None if label == -1 else label, cut))
         return found
 
     @staticmethod
@@ -144,7 +147,10 @@ class Template:
                 line += tokenizer.mask_token * (value or 1)
         return line, places
 
-    def _cut(self, values: dict[str, str], tokenizer: Any, max_length: int, keep: set[str]) -> list[int]:
+    def _cut(
+        self, values: dict[str, str], tokenizer: Any, max_length: int, keep: set[str]
+    ) -> tuple[list[int], dict[str, str]]:
+        """The pieces of the longest line that fits, and the columns as they stand in it."""
         values = dict(values)
         while True:
             line, places = self._fill(values, tokenizer)
@@ -152,7 +158,7 @@ class Template:
             ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
             over = len(ids) - max_length
             if over <= 0:
-                return ids
+                return ids, values
             held = {
                 column: [offset for offset in offsets if spans[0][0] <= offset[0] < offset[1] <= spans[0][1]]
                 for column, spans in places.items()
@@ -161,18 +167,23 @@ class Template:
             if not open_:
                 raise BadOption(f"The template {self.text!r} leaves no room for its text in {max_length} pieces.")
             longest = max(open_, key=lambda column: (column not in keep, len(open_[column])))
-            left = max(LEAST, len(open_[longest]) - -(-over // len(places[longest])))
-            start = places[longest][0][0]
-            values[longest] = values[longest][: open_[longest][left - 1][1] - start]
+            others = [len(pieces) for column, pieces in open_.items() if (column in keep) == (longest in keep)]
+            ahead = len(open_[longest]) - (sorted(others)[-2] if len(others) > 1 else 0)
+            excess = -(-over // len(places[longest]))  # a column may be shown twice
+            # Down to the next longest column, and from there in turns.
+            left = max(LEAST, len(open_[longest]) - min(excess, max(ahead, -(-excess // 2))))
+            kept = values[longest][: open_[longest][left - 1][1] - places[longest][0][0]]
+            # Several pieces may stand for one sign, and a cut behind any of them takes nothing away.
+            values[longest] = kept if len(kept) < len(values[longest]) else kept[:-1]
 
-    def _inputs(self, ids: Sequence[int], tokenizer: Any) -> dict[str, np.ndarray]:
+    def _inputs(self, ids: Sequence[int], values: Mapping[str, str], tokenizer: Any) -> dict[str, np.ndarray]:
         arrays = {"input_ids": np.array(ids, np.int32)}
         if "token_type_ids" in tokenizer.model_input_names:
             arrays["token_type_ids"] = np.zeros(len(ids), np.int32)
         arrays["marks"] = np.zeros(len(ids), np.int32)
         if self.slots:
             arrays["slots"] = np.zeros(len(ids), np.int32)
-        gaps = iter(np.flatnonzero(arrays["input_ids"] == tokenizer.mask_token_id))
+        gaps = iter(self._gaps(arrays["input_ids"], values, tokenizer))
         slot = 0
         for kind, amount in self.parts:
             if kind == MASK:
@@ -182,6 +193,17 @@ class Template:
                     slot += 1
                     arrays["slots"][next(gaps)] = slot
         return arrays
+
+    def _gaps(self, ids: np.ndarray, values: Mapping[str, str], tokenizer: Any) -> Sequence[int]:
+        """Where the template's own gaps and trainable vectors stand among the pieces."""
+        found = np.flatnonzero(ids == tokenizer.mask_token_id)
+        if len(found) == self.masked + self.slots:
+            return found
+        # A normalizer made a mask piece of other signs in a text. Those stand inside a column, ours do not.
+        line, places = self._fill(values, tokenizer)
+        offsets = tokenizer(line, return_offsets_mapping=True, **_OPTIONS)["offset_mapping"]
+        texts = [span for spans in places.values() for span in spans]
+        return [at for at in found if not any(start <= offsets[at][0] < end for start, end in texts)]
 
 
 _OPTIONS = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
@@ -212,7 +234,7 @@ class Verbalizer:
         found: list[tuple[str, ...]] = []
         for label in labels:
             given = words.get(label, ())
-            given = (given,) if isinstance(given, str) else tuple(given)
+            given = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
             if not given or not all(isinstance(word, str) and word.strip() for word in given):
                 raise BadOption(f"The verbalizer has no word for the label {label!r}.")
             found.append(tuple(word.strip() for word in given))
@@ -226,19 +248,22 @@ class Verbalizer:
         """The vocabulary ids of each label's words.
 
         Raises:
-            BadOption: for a word that is unknown or several pieces, naming the nearest single one.
+            BadOption: for a word that is unknown or several pieces, naming the nearest single one, and for two words that
+                are one piece to this tokenizer.
         """
-        found = []
+        found: list[list[int]] = []
         for group in self.words:
             ids = []
             for word in group:
                 # Behind a space, as a word stands in running text: some vocabularies tell the two apart.
-                pieces = tokenizer(f" {word}", add_special_tokens=False, **_OPTIONS)["input_ids"]
+                pieces = _behind_a_space(word, tokenizer)
                 if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
                     why = "is unknown" if tokenizer.unk_token_id in pieces else f"is {len(pieces)} pieces"
                     raise BadOption(
                         f"The verbalizer's word {word!r} {why} to this tokenizer; {_nearest(word, tokenizer)}"
                     )
+                if any(pieces[0] in group for group in (*found, ids)):
+                    raise BadOption(f"The verbalizer's word {word!r} is the same piece as another of its words.")
                 ids.append(pieces[0])
             found.append(ids)
         return found
@@ -247,5 +272,14 @@ class Verbalizer:
 def _nearest(word: str, tokenizer: Any) -> str:
     """A hint at the most similar whole word of the vocabulary."""
     whole = {piece.lstrip("Ġ▁"): piece for piece in tokenizer.get_vocab() if piece.lstrip("Ġ▁").isalpha()}
-    near = difflib.get_close_matches(word, whole, n=1, cutoff=0.5)
-    return f"the nearest single one is {near[0]!r}." if near else "take a word of its vocabulary."
+    near = difflib.get_close_matches(word, whole, n=10, cutoff=0.5)
+    single = [
+        one
+        for one in near
+        if len(pieces := _behind_a_space(one, tokenizer)) == 1 and pieces[0] != tokenizer.unk_token_id
+    ]
+    return f"the nearest single one is {single[0]!r}." if single else "take a word of its vocabulary."
+
+
+def _behind_a_space(word: str, tokenizer: Any) -> list[int]:
+    return tokenizer(f" {word}", add_special_tokens=False, **_OPTIONS)["input_ids"]

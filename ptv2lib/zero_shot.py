@@ -38,6 +38,9 @@ def compare_templates(
         BadOption: for a split without rows, and all that `build_model` refuses.
         NoMaskedLM: for an encoder without a masked-LM head.
     """
+    templates = templates or getattr(task.family, "templates", None)
+    if not templates:
+        raise BadOption(f"There are no templates to compare: {task.name!r} has none of its own, so give some.")
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, masked_lm=True)
     parts = task.split()
@@ -45,7 +48,7 @@ def compare_templates(
     if not rows:
         raise BadOption(f"split={split!r} has no labelled rows; use 'validation' or, where there is one, 'test'.")
     found = []
-    for template in templates or task.family.templates:
+    for template in templates:
         model = build_model(task, backbone=backbone, method="discrete", template=template, verbalizer=verbalizer)
         gold = np.array([row["label"] for row in rows])
         model.head.prior.zero_()
