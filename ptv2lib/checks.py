@@ -357,7 +357,7 @@ def last_layers(function: Callable[[int, int], Any]) -> bool:
     return _say(
         not wrong,
         "Right: counted from 1, and the last layer belongs to them.",
-        f"Not yet: for k={wrong[0][0]} of depth={wrong[0][1]} the layers are "
+        f"Not yet: for k={wrong[0][0]} and depth={wrong[0][1]}, layers= must choose "
         f"{', '.join(str(number + 1) for number in cases[wrong[0]])}."
         if wrong
         else "",
