@@ -62,12 +62,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from .model import build_model
-    from .multitask import train_multitask
+    from .multitask import PHASES, train_multitask
     from .options import ModelOptions
     from .training import TrainingConfig, train
 
     known = {f.name: owner for owner in (ModelOptions, TrainingConfig) for f in fields(owner) if f.name != "seed"}
-    chosen: dict[type, dict[str, Any]] = {ModelOptions: {}, TrainingConfig: {"seed": options.seed}}
+    if options.method == "mpt2":
+        known |= dict.fromkeys(PHASES, train_multitask)
+    chosen: dict[Any, dict[str, Any]] = {ModelOptions: {}, TrainingConfig: {"seed": options.seed}, train_multitask: {}}
     for setting in options.set:
         key, sign, value = setting.partition("=")
         if not sign or key not in known:
@@ -96,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
     if len(tasks) == 1:
         print(json.dumps(_result(train(model, tasks[0], config, **how), options, tasks[0].name)))
     else:
-        group = train_multitask(model, tasks, config, **how)
+        group = train_multitask(model, tasks, config, **how, **chosen[train_multitask])
         results = {name: _result(run, options, name) for name, run in group.runs.items()}
         print(json.dumps({"task": options.task, "method": options.method, "runs": results}))
     return 0

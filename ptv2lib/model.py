@@ -99,6 +99,7 @@ class PromptedModel(nn.Module):
         set_dropout(self.backbone, options.backbone_dropout)
         if options.gradient_checkpointing:
             checkpoint_activations(self.backbone)
+        self.to(self.device)  # an earlier run may have moved the encoder
 
     def _fresh_head(self, width: int) -> nn.Module:
         family, options = self.family, self.options

@@ -18,6 +18,7 @@ from typing import Any
 
 from .errors import BadOption
 from .files import write_json
+from .folders import check_folder, claim
 from .model import PromptedModel
 from .tasks import Task
 from .tasks.common import TaskFamily
@@ -26,8 +27,6 @@ from .training import (
     Plan,
     Run,
     TrainingConfig,
-    check_folder,
-    claim,
     conclude,
     fill_config,
     fit,
@@ -37,6 +36,7 @@ from .training import (
 )
 
 METHOD = "mpt2"
+PHASES = ("temperature", "phase2_epochs", "phase2_learning_rate")  # what `train_multitask` adds to the settings
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def _check(model: PromptedModel, tasks: Sequence[Task], temperature: float) -> N
             )
     if model.family.name not in names:
         raise BadOption(f"The model was built for {model.family.name!r}, which is none of {', '.join(names)}.")
-    if not 0 <= temperature <= 1:
-        raise BadOption(f"temperature={temperature} must lie between 0 (all alike) and 1 (by size).")
+    if not (isinstance(temperature, (int, float)) and 0 <= temperature <= 1):
+        raise BadOption(f"temperature={temperature} must be a number between 0 (all alike) and 1 (by size).")
 
 
 def _claim_group(output_dir: str | os.PathLike, plans: Sequence[Plan]) -> Path:

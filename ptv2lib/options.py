@@ -23,6 +23,20 @@ CHOICES = {
     "calibration": ("empty", "train"),
 }
 
+DEEP, INPUT, BOTH = ("deep",), ("input",), ("deep", "input")
+OF_PROMPTS: dict[str, Any] = {
+    "prompt_length": BOTH,
+    "layers": DEEP,
+    "reparameterization": {"mlp": BOTH, "residual": DEEP, "lstm": INPUT},
+    "reparameterization_hidden": DEEP,
+    "init": {"activations": DEEP, "vocabulary": INPUT, "labels": INPUT},
+    "gate": DEEP,
+    "position_offset": BOTH,
+    "prefix_dropout": DEEP,
+    "prefix_dropout_per_example": DEEP,
+}
+"""The kinds of prompt that an option, or one value of it, belongs to; elsewhere it would be ignored, and is refused."""
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -126,19 +140,14 @@ def settle(
 
 def _check_method(given: ModelOptions, name: str, method: Method) -> None:
     """Refuse options that this method cannot have."""
-    for option, value, kinds in (
-        ("init", "activations", ("deep",)),
-        ("init", "vocabulary", ("input",)),
-        ("init", "labels", ("input",)),
-        ("reparameterization", "residual", ("deep",)),
-        ("reparameterization", "lstm", ("input",)),
-        ("reparameterization", "mlp", ("deep", "input")),
-        ("gate", "zero", ("deep",)),
-        ("gate", "layer", ("deep",)),
-    ):
-        if getattr(given, option) == value and method.prompt not in kinds:
-            what = {"deep": "deep prompts", "input": "prompts at the input"}[kinds[0]]
+    for option, kinds in OF_PROMPTS.items():
+        value = getattr(given, option)
+        kinds = kinds.get(value, BOTH) if isinstance(kinds, dict) else kinds
+        if value != getattr(ModelOptions, option) and method.prompt not in kinds:
+            what = " or ".join({"deep": "deep prompts", "input": "prompts at the input"}[kind] for kind in kinds)
             raise BadOption(f"{option}={value!r} belongs to {what}, and {name!r} has none.")
+    if given.lora_rank != ModelOptions.lora_rank and method.trains != "adapters":
+        raise BadOption(f"lora_rank={given.lora_rank} belongs to LoRA, and {name!r} has no low-rank matrices.")
     if given.tune_backbone and method.prompt is None:
         raise BadOption(f"tune_backbone=True belongs to prompts, and {name!r} has none; 'ft' trains the encoder.")
     computed = given.reparameterization or method.defaults.get("reparameterization")

@@ -7,11 +7,9 @@ writes. Several data sets may share one `fit` (`multitask`).
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from .encoding import Encoded, collate
-from .errors import BadOption, OutputError, unknown
-from .files import writable_folder, write_json
+from .errors import BadOption, unknown
+from .files import write_json
+from .folders import Log, claim
 from .methods import METHODS
 from .metrics import standard_error
 from .model import PromptedModel, free_memory
@@ -88,8 +87,8 @@ class TrainingConfig:
                 raise BadOption(f"{name}={value} must be a whole number of at least 1.")
         for name in ("learning_rate", "backbone_learning_rate"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise BadOption(f"{name}={value} must be above 0.")
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise BadOption(f"{name}={value} must be a number above 0.")
         if not 0 <= self.warmup_ratio <= 1:
             raise BadOption(f"warmup_ratio={self.warmup_ratio} must lie between 0 and 1.")
         if self.max_length is not None and self.max_length < 8:
@@ -331,7 +330,7 @@ def fit(
         [[] for _ in materials],
     )
     bar = tqdm(total=steps, desc=title, disable=not progress, leave=False, file=sys.stderr)
-    with _Log(log) as file, bar:
+    with Log(log) as file, bar:
         while state.epoch < config.epochs:
             models.train()
             turns = _turns(materials, shares, config, state)
@@ -515,69 +514,6 @@ def _epoch(turns: Iterable, weights: list[nn.Parameter], config, accelerator, st
         tally[k] += torch.tensor([1, len(units), loss.item() * len(units)], dtype=torch.float64)
         bar.update()
     return tally
-
-
-def claim(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
-    """Take the output folder for a run, and remove what an earlier run of the same identity left there.
-
-    Raises:
-        OutputError: as `check_folder`.
-    """
-    folder = check_folder(output_dir, identity)
-    for old in ("record.json", "log.jsonl"):
-        (folder / old).unlink(missing_ok=True)
-    for old in ("prompt", "model"):
-        shutil.rmtree(folder / old, ignore_errors=True)
-    write_json(folder / "run.json", identity)
-    return folder
-
-
-def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
-    """Make the output folder, or say what else it holds; nothing in it changes.
-
-    Raises:
-        OutputError: if it cannot be written to, or holds another run or something else.
-    """
-    folder = writable_folder(output_dir)
-    path = folder / "run.json"
-    if path.is_file():
-        found, wanted = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(identity)))
-        for key in found | wanted:
-            old, new = found.get(key), wanted.get(key)
-            if old != new:
-                raise OutputError(f"{folder} holds a run with {key}={old!r}, not {new!r}; choose another folder.")
-    elif any((folder / other).exists() for other in ("record.json", "prompt", "model", "phase1.jsonl", "phase1")):
-        raise OutputError(f"{folder} holds results of something else; choose another folder.")
-    return folder
-
-
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity with its settings on one level; those of an earlier phase keep its name."""
-    flat = {key: value for key, value in identity.items() if key != "settings"}
-    for part, options in identity.get("settings", {}).items():
-        before = "" if part in ("model", "training") else f"{part}."
-        flat |= {before + option: value for option, value in options.items()}
-    return flat
-
-
-class _Log:
-    """Appends one JSON object a line and flushes it, so that a killed run leaves whole lines."""
-
-    def __init__(self, path: Path | None):
-        self.path = path
-
-    def __enter__(self) -> _Log:
-        self.file = open(self.path, "a", encoding="utf-8") if self.path else None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.file:
-            self.file.close()
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        if self.file:
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
 
 
 def _fits_memory(model: PromptedModel, units: Sequence[Sequence[Encoded]], batch_size: int) -> None:

@@ -50,6 +50,19 @@ def test_the_last_line_is_the_result(data, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"record.json", "log.jsonl", "prompt", "run.json"}
 
 
+def test_several_tasks_take_settings_of_both_phases(tmp_path, capsys):
+    wanted = {"temperature": 1.0, "phase2_epochs": 2, "phase2_learning_rate": 1e-3, "epochs": 1, "prompt_length": 3}
+    command = ["run", "--task", "sst2+cb", "--method", "mpt2", "--backbone", "tiny", "--source", "miniature"]
+    command += ["--train-limit", "16", "--out", str(tmp_path / "o")]
+    command += [part for key, value in wanted.items() for part in ("--set", f"{key}={value}")]
+    assert main(command) == 0
+    runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert list(runs) == ["sst2", "cb"]
+    settings = json.loads((tmp_path / "o" / "cb" / "record.json").read_text())["settings"]
+    assert settings["phase1"]["temperature"] == 1.0 and settings["phase1"]["epochs"] == 1
+    assert settings["training"]["epochs"] == 2 and settings["training"]["learning_rate"] == 1e-3
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
@@ -59,7 +72,9 @@ def test_the_last_line_is_the_result(data, tmp_path, capsys):
         ({"more": ["--set", "epoch=3"]}, 2, "did you mean 'epochs'"),
         ({"more": ["--set", "epochs"]}, 2, "KEY=VALUE"),
         ({"more": ["--set", "epochs=many"]}, 1, "epochs=many must be a whole number"),
-        ({"more": ["--set", "learning_rate=fast"]}, 2, "wrong kind"),
+        ({"more": ["--set", "learning_rate=fast"]}, 1, "learning_rate=fast must be a number above 0"),
+        ({"more": ["--set", "warmup_ratio=fast"]}, 2, "wrong kind"),
+        ({"more": ["--set", "temperature=0.5"]}, 2, "There is no option 'temperature'"),
         ({"more": ["--train-limit", "0"]}, 1, "at least 1"),
     ],
 )

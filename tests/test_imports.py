@@ -29,6 +29,7 @@ ORDER = [
     "model",
     "zero_shot",
     "records",
+    "folders",
     "training",
     "multitask",
     "predictions",

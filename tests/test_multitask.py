@@ -326,7 +326,9 @@ def test_patience_ends_phase_1(entities):
         ({"tasks": ["conll04", "ewt_srl"]}, "'conll04' is Tagging but 'ewt_srl' is SemanticRoles"),
         ({"tasks": ["conll03", "wikiann"]}, "built for 'conll04', which is none of conll03, wikiann"),
         ({"method": "pt2"}, "method='mpt2', not 'pt2'"),
-        ({"temperature": 2.0}, "temperature=2.0 must lie between 0"),
+        ({"temperature": 2.0}, "temperature=2.0 must be a number between 0"),
+        ({"temperature": "hot"}, "temperature=hot must be a number between 0"),
+        ({"phase2_learning_rate": "slow"}, "learning_rate=slow must be a number above 0"),
         ({"phase2_epochs": 0}, "epochs=0 must be a whole number"),
     ],
 )
