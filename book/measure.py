@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas
+
 from ptv2lib.errors import DataError
 from ptv2lib.records import main_score, read_record
 from ptv2lib.sources import MINIATURE
@@ -30,7 +32,19 @@ RESULTS = Path(__file__).parent / "_data" / "results"
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs that differ in the seed only. `settings` are `--set` pairs; `name` goes into the record."""
+    """Runs that differ in the seed only.
+
+    Attributes:
+        task: a data set, or several with a plus between them; each of them gets a record.
+        method: the method.
+        name: goes into the record.
+        settings: `--set` pairs.
+        seeds: one run each.
+        train_limit: training rows; None for all.
+        scored: so many rows of the official validation, drawn once, are scored; None for all.
+        miniature: on the suite instead of real data.
+        backbone: the encoder.
+    """
 
     task: str
     method: str
@@ -38,15 +52,18 @@ class Plan:
     settings: str
     seeds: tuple[int, ...] = (0, 1, 2)
     train_limit: int | None = None
+    scored: int | None = None
     miniature: bool = False
+    backbone: str = "minilm"
 
-    def record(self, seed: int) -> Path:
-        """Where the record of one seed belongs."""
-        return RESULTS / f"{self.task}-{self.method}-{self.name}-seed{seed}.json"
+    def records(self, seed: int) -> dict[str, Path]:
+        """Where the record of one seed belongs, by task."""
+        return {task: RESULTS / f"{task}-{self.method}-{self.name}-seed{seed}.json" for task in self.task.split("+")}
 
     def selection(self) -> float:
         """The mean score by which settings are chosen: of the selection split, never of the test."""
-        return statistics.mean(main_score(read_record(self.record(seed)), "validation") for seed in self.seeds)
+        found = [read_record(path) for seed in self.seeds for path in self.records(seed).values()]
+        return statistics.mean(main_score(record, "validation") for record in found)
 
 
 def anchors() -> list[Plan]:
@@ -135,6 +152,67 @@ def classification() -> list[Plan]:
     ]
 
 
+COMPARED = {
+    "conll04": {"epochs": 10},
+    "sst2": {"epochs": 4, "train_limit": 2000},
+    "squad": {"epochs": 2, "train_limit": 2000, "scored": 500},
+}
+"""What all methods have in common when they are compared: epochs, and the rows of the large sets."""
+
+TRIED = {
+    "probe": (("3e-3", "1e-2", "3e-2", "1e-1"), "head_dropout", (0, 0.1)),
+    "pt": (("1e-2", "3e-2", "1e-1", "3e-1"), "prompt_length", (16, 64)),
+    "ptv1": (("1e-3", "1e-2", "3e-2", "1e-1"), "prompt_length", (16, 64)),
+    "pt2": (("1e-2", "3e-2", "5e-2", "1e-1"), "prompt_length", (16, 64)),
+    "lora": (("3e-4", "1e-3", "3e-3", "1e-2"), "lora_rank", (8, 32)),
+    "ft": (("3e-5", "1e-4", "2e-4", "4e-4"), "batch_size", (8, 16)),
+}
+"""Eight trials a method: four learning rates, and two values of what else matters most for it."""
+
+
+def _trials(task: str, method: str) -> list[Plan]:
+    rates, option, values = TRIED[method]
+    common = COMPARED[task]
+    rows = {key: value for key, value in common.items() if key != "epochs"}
+    return [
+        Plan(
+            task,
+            method,
+            f"trial-rate{rate}-{option}{value}",
+            f"epochs={common['epochs']} learning_rate={rate} {option}={value}",
+            seeds=(0,),
+            **rows,
+        )
+        for rate in rates
+        for value in values
+    ]
+
+
+def trials() -> list[Plan]:
+    """Every method with the same number of trials on the same rows, one seed."""
+    return [plan for task in COMPARED for method in TRIED for plan in _trials(task, method)]
+
+
+def comparison() -> list[Plan]:
+    """Each method's best trial, by the rows that select, with three seeds."""
+    return [
+        replace(max(_trials(task, method), key=Plan.selection), seeds=(0, 1, 2))
+        for task in COMPARED
+        for method in TRIED
+    ]
+
+
+def together() -> list[Plan]:
+    """Multi-task prompts beside deep prompts alone: equal rows, and equal epochs in all."""
+    shared = "prompt_length=64 learning_rate=5e-2"
+    alone = [
+        Plan(task, "pt2", "alone", f"{shared} epochs=15", train_limit=limit)
+        for task, limit in (("conll04", None), ("wikiann", 2000))
+    ]
+    settings = f"{shared} epochs=10 phase2_epochs=5 phase2_learning_rate=1e-2"
+    return [*alone, Plan("conll04+wikiann", "mpt2", "together", settings, train_limit=2000)]
+
+
 FOLDERS = {
     "wikiann": "wikiann_en",
     "squad": "squad_articles",
@@ -191,6 +269,9 @@ PLANS: dict[str, Callable[[], list[Plan]]] = {
         variants,
         finalists,
         families,
+        trials,
+        comparison,
+        together,
         miniature,
         miniature_prompts,
     )
@@ -198,38 +279,57 @@ PLANS: dict[str, Callable[[], list[Plan]]] = {
 
 
 @contextlib.contextmanager
-def claimed(target: Path) -> Iterator[bool]:
-    """Whether this copy may make `target`; the claim ends with the process, however it ends."""
-    with open(Path(tempfile.gettempdir()) / f"{target.stem}.lock", "w") as lock:
+def claimed(targets: list[Path]) -> Iterator[bool]:
+    """Whether this copy may make the records; the claim ends with the process, however it ends."""
+    with open(Path(tempfile.gettempdir()) / f"{targets[0].stem}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield False
         else:
-            yield not target.is_file()
+            yield not all(target.is_file() for target in targets)
+
+
+def source(plan: Plan, data: Path, scratch: Path) -> list[str]:
+    """The arguments that name the data: of several sets, or of one cut short, a folder made in `scratch`."""
+    if plan.miniature:
+        return ["--source", "miniature"]
+    real = {task: data / FOLDERS.get(task, task) for task in plan.task.split("+")}
+    if len(real) > 1:
+        scratch.mkdir()
+        for task, folder in real.items():
+            (scratch / task).symlink_to(folder.resolve())
+        return ["--dataset", str(scratch)]
+    folder = real[plan.task]
+    if plan.scored:
+        scratch.mkdir()
+        (scratch / "train.parquet").symlink_to((folder / "train.parquet").resolve())
+        rows = pandas.read_parquet(folder / "validation.parquet")
+        rows.sample(plan.scored, random_state=0).sort_index().to_parquet(scratch / "validation.parquet")
+        folder = scratch
+    return ["--dataset", str(folder)]
 
 
 def run(plan: Plan, seed: int, data: Path) -> None:
-    """Make one record, unless it is there or another copy is busy with it."""
-    target = plan.record(seed)
-    with claimed(target) as mine:
+    """Make one run's record, or one a task, unless they are there or another copy is busy with them."""
+    targets = plan.records(seed)
+    with claimed(list(targets.values())) as mine:
         if not mine:
             return
-        print(f"{target.stem} …", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
+        print(f"{plan.task}-{plan.method}-{plan.name}-seed{seed} …", flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            out = Path(place) / "out"
             command = [sys.executable, "-m", "ptv2lib", "run", "--task", plan.task, "--method", plan.method]
-            command += (
-                ["--source", "miniature"]
-                if plan.miniature
-                else ["--dataset", str(data / FOLDERS.get(plan.task, plan.task))]
-            )
-            command += ["--name", plan.name, "--seed", str(seed), "--out", folder]
+            command += ["--backbone", plan.backbone]
+            command += source(plan, data, Path(place) / "data")
+            command += ["--name", plan.name, "--seed", str(seed), "--out", str(out)]
             command += [part for setting in plan.settings.split() for part in ("--set", setting)]
             if plan.train_limit:
                 command += ["--train-limit", str(plan.train_limit)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             RESULTS.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path(folder) / "record.json", target)
+            for task, target in targets.items():
+                shutil.copyfile((out / task if len(targets) > 1 else out) / "record.json", target)
 
 
 def main() -> None:
