@@ -25,6 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     except PtvError as error:
         print(f"ptv2lib: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for that
+            raise
+        print("ptv2lib: The accelerator's memory ran out; take a smaller batch_size or max_length.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ptv2lib: interrupted.", file=sys.stderr)
         return 130
@@ -74,6 +79,7 @@ def _run(options: argparse.Namespace) -> int:
         key, sign, value = setting.partition("=")
         if not sign or key not in known:
             problem = unknown("option", key, known) if sign else f"--set takes KEY=VALUE, not {setting!r}."
+            problem = "The seed has an option of its own: --seed N." if key == "seed" else problem
             print(f"ptv2lib: {problem}", file=sys.stderr)
             return 2
         chosen[known[key]][key] = _value(value)
@@ -134,7 +140,7 @@ def _value(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

@@ -444,11 +444,17 @@ def keys_and_values(encoder: nn.Module, **inputs: Any) -> Tensor:
     Rotary keys are recorded as they are compared, turned to their places, and replay from there.
 
     Returns:
-        `[layers, 2, batch, heads, text, head size]`, without gradients.
+        `[layers, 2, batch, heads, text, head size]`, without gradients and without dropout.
     """
     recorder = Recorder()
-    with torch.no_grad():
-        encoder(**inputs, ptv2=recorder)
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()  # an earlier training may have left dropout on
+    try:
+        with torch.no_grad():
+            encoder(**inputs, ptv2=recorder)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return torch.stack([torch.stack(recorder.keys_values[layer]) for layer in sorted(recorder.keys_values)])
 
 

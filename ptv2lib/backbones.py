@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def load_backbone(
     Raises:
         UnknownName: for a name that is none of these.
         NoNetwork: if the files are not here and the Hub does not answer.
-        DataError: if a starter file has other bytes than the pinned ones.
+        DataError: if a starter file has other bytes than the pinned ones, or weights or tokenizer cannot be read.
         UnsupportedEncoder: for an architecture that takes no deep prompts.
         BadOption: if a pooler is asked for that the checkpoint does not have.
         NoMaskedLM: if a masked-LM head is asked for that the checkpoint does not have.
@@ -159,6 +160,7 @@ def load_backbone(
         return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer), masked_lm=filling)
     folder, revision = _locate(name, revision)
     import transformers
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -179,15 +181,18 @@ def load_backbone(
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and {name!r} ({config.model_type}) has none.")
     with silent():
         loader = transformers.AutoModelForMaskedLM if whole else getattr(transformers, family.model)
-        model, report = loader.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            **extra,
-        )
+        try:
+            model, report = loader.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"The backbone {name!r} has no readable weights: {str(error).splitlines()[0]}") from None
     missing = sorted(report["missing_keys"])
     if pooler and any("pooler" in key for key in missing):
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and the checkpoint of {name!r} ships none.")
@@ -201,6 +206,9 @@ def load_backbone(
         raise DataError(f"The checkpoint of {name!r} lacks {len(missing)} weights, among them {missing[0]!r}.")
     spaced = {"add_prefix_space": True} if family.prefix_space else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **spaced)
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # Without its files transformers builds one that reads every word as unknown, and says nothing.
+        raise DataError(f"The backbone {name!r} has no tokenizer beside its weights; save the tokenizer there, too.")
     if tokenizer.pad_token is None:
         # Padding is masked, so any piece will do, and a new one would need an embedding of its own.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
@@ -306,7 +314,7 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     """Find the folder that holds the backbone's files."""
     if name not in BACKBONES and os.path.isdir(name):
         return Path(name), revision
-    if name not in BACKBONES and name.count("/") != 1:
+    if name not in BACKBONES and not re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", name, re.ASCII):
         raise unknown("backbone", name, [*BACKBONES, "tiny"])
     source = BACKBONES.get(name) or Source(name, revision)
     starter = (source.hub_id, source.revision) == _STARTER
@@ -344,13 +352,15 @@ def _from_hub(name: str, source: Source) -> Path:
         "revision": source.revision,
         "allow_patterns": ["*.safetensors", "*.json", "*.txt", "*.model"],
     }
-    try:
-        return Path(snapshot_download(**wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
-        require_network(f"The backbone {name!r}")
+    with contextlib.suppress(LocalEntryNotFoundError):
+        folder = Path(snapshot_download(**wanted, local_files_only=True))
+        # A tokenizer loaded by itself, or a download that broke off, leaves a folder without the weights.
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            return folder
+    require_network(f"The backbone {name!r}")
     try:
         return Path(snapshot_download(**wanted))
-    except HfHubHTTPError as error:
+    except (HfHubHTTPError, ValueError) as error:  # ValueError: a name that the Hub does not take
         raise DataError(
             f"The Hub has no model {source.hub_id!r} that can be read: {str(error).splitlines()[0]}"
         ) from None

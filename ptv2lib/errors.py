@@ -55,6 +55,6 @@ class NoNetwork(PtvError, ConnectionError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """Build the error for a name that is not among `known`, naming the nearest ones."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
     return UnknownName(f"There is no {kind} {name!r}; {hint}")

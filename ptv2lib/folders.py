@@ -37,7 +37,13 @@ def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Pat
     folder = writable_folder(output_dir)
     path = folder / "run.json"
     if path.is_file():
-        found, wanted = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(identity)))
+        try:
+            found = _flat(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, AttributeError):
+            raise OutputError(
+                f"{path} is damaged, so whose results {folder} holds is unknown; choose another folder."
+            ) from None
+        wanted = _flat(json.loads(json.dumps(identity)))
         for key in found | wanted:
             old, new = found.get(key), wanted.get(key)
             if old != new:

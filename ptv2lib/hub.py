@@ -6,7 +6,6 @@ machine first; only what is missing asks the network, once and briefly.
 
 from __future__ import annotations
 
-import os
 import threading
 
 from .errors import NoNetwork
@@ -43,8 +42,3 @@ def require_network(what: str) -> None:
     thread.join(PATIENCE)
     if not reached.is_set():
         raise NoNetwork(f"{what} is not on this machine, and the Hub at {constants.ENDPOINT} did not answer.")
-
-
-def quiet() -> None:
-    """Switch the Hub's progress bars off; notebooks stay readable and free of stray widgets."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -7,7 +7,7 @@ The command line's `--set` overrides each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import unknown
@@ -60,6 +60,22 @@ class Method:
         return chosen
 
 
+PT2 = Method(
+    "P-tuning v2",
+    "trainable keys and values in every layer, and a linear head (Liu et al., 2022)",
+    prompt="deep",
+    trains="nothing",
+    defaults={
+        "learning_rate": 1e-2,
+        "epochs": 20,
+        "backbone_dropout": 0.1,
+        "prompt_length": 20,
+        "position_offset": "none",
+    },
+    for_head={"token": {"learning_rate": 5e-2, "epochs": 40, "prompt_length": 128}},
+    for_wide={"learning_rate": 7e-3},
+)
+
 METHODS: dict[str, Method] = {
     "discrete": Method(
         "discrete prompts",
@@ -108,35 +124,11 @@ METHODS: dict[str, Method] = {
         for_head={"token": {"epochs": 25, "prompt_length": 64}},
         cloze=True,
     ),
-    "pt2": Method(
-        "P-tuning v2",
-        "trainable keys and values in every layer, and a linear head (Liu et al., 2022)",
-        prompt="deep",
-        trains="nothing",
-        defaults={
-            "learning_rate": 1e-2,
-            "epochs": 20,
-            "backbone_dropout": 0.1,
-            "prompt_length": 20,
-            "position_offset": "none",
-        },
-        for_head={"token": {"learning_rate": 5e-2, "epochs": 40, "prompt_length": 128}},
-        for_wide={"learning_rate": 7e-3},
-    ),
-    "mpt2": Method(
-        "multi-task P-tuning v2",
-        "deep prompts that several data sets share, a linear head each (Liu et al., 2022)",
-        prompt="deep",
-        trains="nothing",
-        defaults={
-            "learning_rate": 1e-2,
-            "epochs": 20,
-            "backbone_dropout": 0.1,
-            "prompt_length": 20,
-            "position_offset": "none",
-        },
-        for_head={"token": {"learning_rate": 5e-2, "epochs": 40, "prompt_length": 128}},
-        for_wide={"learning_rate": 7e-3},
+    "pt2": PT2,
+    "mpt2": replace(
+        PT2,
+        title="multi-task P-tuning v2",
+        description="deep prompts that several data sets share, a linear head each (Liu et al., 2022)",
     ),
     "lora": Method(
         "LoRA",

@@ -19,7 +19,7 @@ from .adapters import add_low_rank, open_weights
 from .attention import Shape, attach, check_gate, check_position_offset
 from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout, silent
 from .encoding import Encoded, Layout, collate, stored
-from .errors import BadOption, PromptMismatch, unknown
+from .errors import BadOption, DataError, OutputError, PromptMismatch, unknown
 from .files import whole_folder, write_json, write_whole
 from .heads import ChoiceHead, SequenceHead, SpanHead, TokenHead, VerbalizerHead
 from .methods import METHODS, find_method
@@ -46,6 +46,8 @@ class PromptedModel(nn.Module):
         template: the words around a row, or None.
         trains: what of the encoder itself is trained (`methods.Method.trains`).
         max_length: the cut, in pieces, that `predict` and training use.
+        seed: of the weights it was built with; None where they were loaded.
+        trained: whether these weights come from a training, in this process or before they were saved.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class PromptedModel(nn.Module):
         self.tokenizer, self.segments = loaded.tokenizer, loaded.segments > 1
         self.template = None if options.template is None else Template(options.template)
         self.max_length = family.max_length
+        self.seed: int | None = None
+        self.trained = False
         family.check_layout(self.layout)
         self.backbone = loaded.encoder
         shape = attach(self.backbone)
@@ -96,10 +100,10 @@ class PromptedModel(nn.Module):
             loaded.mark_changed(method_name)
         if self.lm_head is not None and self.trains == "everything":
             self.lm_head.requires_grad_(True)
-        set_dropout(self.backbone, options.backbone_dropout)
         if options.gradient_checkpointing:
             checkpoint_activations(self.backbone)
         self.to(self.device)  # an earlier run may have moved the encoder
+        set_dropout(self.backbone, options.backbone_dropout)
 
     def _fresh_head(self, width: int) -> nn.Module:
         family, options = self.family, self.options
@@ -115,6 +119,24 @@ class PromptedModel(nn.Module):
             return SpanHead(width, options.head_dropout)
         return TokenHead(width, len(family.labels), options.head_dropout)
 
+    def train(self, mode: bool = True) -> PromptedModel:
+        """Switch to training mode or out of it; the encoder, which several models may share, trains with this one's dropout."""
+        if mode:
+            set_dropout(self.backbone, self.options.backbone_dropout)
+        return super().train(mode)
+
+    def check_encoder(self) -> None:
+        """Raise `BadOption` if another model trained this model's encoder, which it takes for frozen."""
+        if self.trains == "nothing":
+            self.loaded.check_unchanged()
+
+    def check_task(self, task: Task) -> None:
+        """Raise `BadOption` for a task of another name, or of the same name with other labels."""
+        if self.family.name != task.name:
+            raise BadOption(f"The model was built for {self.family.name!r} and the data set is {task.name!r}.")
+        if self.family.labels != task.family.labels:
+            raise BadOption(f"The model was built for another {task.name!r}: its labels differ from the data set's.")
+
     def for_task(self, task: Task | TaskFamily, seed: int = 0) -> PromptedModel:
         """A model of another task with this one's encoder and prompt, the very same, and a head of its own.
 
@@ -127,7 +149,9 @@ class PromptedModel(nn.Module):
             self.template.check(getattr(family, "shown", ()), gap=isinstance(self.head, VerbalizerHead))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return PromptedModel(family, self.loaded, self.method, self.options, self.prompt)
+            model = PromptedModel(family, self.loaded, self.method, self.options, self.prompt)
+        model.seed = seed
+        return model
 
     @property
     def trainable_parameters(self) -> int:
@@ -200,8 +224,13 @@ class PromptedModel(nn.Module):
 
     @torch.no_grad()
     def logits(self, encoded: Sequence[Encoded], batch_size: int = 32) -> Iterator[tuple[int, np.ndarray]]:
-        """Logits of each input with its number, without padding; runs in evaluation mode, longest inputs first."""
-        training = self.training
+        """Logits of each input with its number, without padding; runs in evaluation mode, longest inputs first.
+
+        Raises:
+            BadOption: if another model trained this one's encoder since.
+        """
+        self.check_encoder()
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
         left = self.tokenizer.padding_side == "left"
@@ -214,7 +243,8 @@ class PromptedModel(nn.Module):
                     size = len(encoded[i])
                     yield i, row if row.ndim == 1 else row[-size:] if left else row[:size]
         finally:
-            self.train(training)
+            for module, mode in modes:
+                module.training = mode
 
     def decode(
         self,
@@ -262,6 +292,8 @@ class PromptedModel(nn.Module):
         Raises:
             DataError: if an example lacks a column.
         """
+        if isinstance(examples, (str, Mapping)) or not all(isinstance(example, Mapping) for example in examples):
+            raise DataError("predict takes a list of examples, each a dict of the task's columns.")
         rows = [self.family.prepare(example) for example in examples]
         return self.decode(self.encode(rows), rows, batch_size, words=True)
 
@@ -273,12 +305,14 @@ class PromptedModel(nn.Module):
 
         Raises:
             BadOption: where the encoder itself was trained, so that no prompt can be had apart from it: use `save_model`.
-            OutputError: if the folder cannot be written.
+            OutputError: if the folder cannot be written, or holds anything but an earlier prompt.
         """
+        self.check_encoder()
         if self.trains == "everything":
             raise BadOption(
                 f"{self.method!r} changes the encoder itself, so there is no prompt to save; use save_model."
             )
+        _check_replaceable(folder)
         with whole_folder(folder) as staging:
             self._save_into(staging)
         return Path(folder)
@@ -287,8 +321,9 @@ class PromptedModel(nn.Module):
         """Write the whole encoder, its tokenizer and the head to a folder, whole or not at all.
 
         Raises:
-            OutputError: if the folder cannot be written.
+            OutputError: if the folder cannot be written, or holds anything but an earlier prompt or model.
         """
+        _check_replaceable(folder)
         with whole_folder(folder) as staging, silent():
             (self.loaded.masked_lm or self.backbone).save_pretrained(staging / "backbone")
             self.tokenizer.save_pretrained(staging / "backbone")
@@ -347,8 +382,12 @@ def build_model(
         BadOption: for a value that makes no sense, layers outside the model, or a prompt that does not fit.
     """
     family = task.family if isinstance(task, Task) else find_task(task)
-    if len(family.labels) < 2:
+    if len(family.labels) < 2 and not isinstance(task, Task):
         raise BadOption(f"The labels of {family.name!r} come from its data; give build_model the loaded task.")
+    if len(family.labels) < 2:
+        raise BadOption(
+            f"{family.name!r} has the labels {', '.join(family.labels) or 'none'}; a model needs two or more."
+        )
     chosen = find_method(method)
     known = [f.name for f in fields(ModelOptions)]
     for option in options:
@@ -360,6 +399,7 @@ def build_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PromptedModel(family, loaded, method, filled)
+        model.seed = seed
         _start(model, task)
     return model
 
@@ -436,7 +476,7 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
 
     folder = Path(folder)
     try:
-        saved = json.loads((folder / "prompt.json").read_text())
+        saved = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
         version = saved["format"]
         if version > FORMAT:
             raise PromptMismatch(f"The prompt in {folder} has format {version}, newer than this library's {FORMAT}.")
@@ -444,34 +484,39 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
         raw_file = folder / "reparameterization.safetensors"
         raw = load_file(raw_file) if raw_file.is_file() else {}
         options, name = saved["options"], saved["method"]
-        family = family_from(saved["task"])
+        if isinstance(options["layers"], list):
+            options["layers"] = tuple(options["layers"])
+        chosen, method = ModelOptions(**options), METHODS[name]
+        family, cut = family_from(saved["task"]), int(saved["max_length"])
+        made_on, revision, wanted = saved["backbone"], saved["revision"], saved["fingerprint"]
     except PromptMismatch:
         raise
     except Exception as error:  # safetensors and json raise many kinds for a damaged file
         raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {str(error).splitlines()[0]}") from None
-    if isinstance(options["layers"], list):
-        options["layers"] = tuple(options["layers"])
-    chosen = ModelOptions(**options)
-    own = METHODS[name].trains == "everything" or chosen.tune_backbone
+    own = method.trains == "everything" or chosen.tune_backbone
     needs = {"pooler": chosen.pooling == "pooler", "masked_lm": chosen.head == "verbalizer"}
     if own and backbone is not None:
         given = backbone if isinstance(backbone, str) else backbone.name
         raise PromptMismatch(f"{folder} holds an encoder of its own, which was trained; leave backbone={given!r} out.")
     if backbone is None:
-        place = str(folder / "backbone") if own else saved["backbone"]
-        backbone = load_backbone(place, revision=saved["revision"], **needs)
+        backbone = load_backbone(str(folder / "backbone") if own else made_on, revision=revision, **needs)
     elif isinstance(backbone, str):
         backbone = load_backbone(backbone, **needs)
-    if not own and backbone.fingerprint != saved["fingerprint"]:
+    else:
+        parts = {"pooler": getattr(backbone.encoder, "pooler", None), "masked_lm": backbone.masked_lm}
+        lacking = [part for part, needed in needs.items() if needed and parts[part] is None]
+        if lacking:
+            raise PromptMismatch(f"The prompt in {folder} needs load_backbone({backbone.name!r}, {lacking[0]}=True).")
+    if not own and backbone.fingerprint != wanted:
         raise PromptMismatch(
-            f"The prompt in {folder} was trained on {saved['backbone']!r} with fingerprint {saved['fingerprint'][:12]}, "
+            f"The prompt in {folder} was trained on {made_on!r} with fingerprint {wanted[:12]}, "
             f"and {backbone.name!r} has {backbone.fingerprint[:12]}."
         )
     backbone.check_unchanged()
-    if METHODS[name].trains == "adapters":
+    if method.trains == "adapters":
         add_low_rank(backbone.encoder, chosen.lora_rank, 0)
     model = PromptedModel(family, backbone, name, chosen)
-    model.max_length = saved["max_length"]
+    model.max_length, model.trained = cut, True
     if raw:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("prompt.")} | {
             f"prompt.{k}": v for k, v in raw.items()
@@ -503,7 +548,10 @@ def _running_text(task: Task, model: PromptedModel) -> list[int]:
 
 def free_memory() -> int:
     """Bytes free on the accelerator, or in this machine's memory."""
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    if not torch.cuda.is_available():
+        return psutil.virtual_memory().available
+    # What torch keeps back from earlier runs of this process is free to it, and not to the driver's count.
+    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
 def _fits_memory(numbers: int, what: str) -> None:
@@ -511,6 +559,19 @@ def _fits_memory(numbers: int, what: str) -> None:
     need, free = 16 * numbers, free_memory()
     if need > free:
         raise BadOption(f"{what} needs {need / 2**30:.1f} GiB to train, and {free / 2**30:.1f} GiB are free.")
+
+
+def _check_replaceable(folder: str | os.PathLike) -> None:
+    """Refuse a folder that saving would empty of something else than a saved prompt or model.
+
+    Raises:
+        OutputError: naming it.
+    """
+    path = Path(folder)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "prompt.json").is_file()):
+        raise OutputError(
+            f"{path} holds something else than a saved prompt, which saving would remove; choose another folder."
+        )
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -109,6 +109,7 @@ def train_multitask(
     log, title = folder and folder / "phase1.jsonl", f"{METHOD} on {len(tasks)} tasks"
     first = fit(members, joint, shares=shares, log=log, title=title, progress=progress)
     model.eval()
+    model.trained = True
     reached = [{"best_epoch": first.best_epoch, "metrics": score_sets(member)} for member in members]
     seconds = round(time.perf_counter() - started, 1)
     if folder is not None:
@@ -118,6 +119,7 @@ def train_multitask(
     for material, member, found in zip(materials, members, reached, strict=True):
         plan, started = material.plan, time.perf_counter()
         plan.model.prompt, plan.model.head = copy.deepcopy(model.prompt), copy.deepcopy(member.plan.model.head)
+        plan.model.seed = model.seed
         place = None if folder is None else claim(folder / plan.task.name, plan.identity)
         log, title = place and place / "log.jsonl", f"{METHOD} on {plan.task.name}"
         state = fit([material], plan.config, log=log, title=title, progress=progress)

@@ -56,7 +56,7 @@ class ModelOptions:
         prefix_dropout_per_example: one dropout mask an example rather than one a step.
         backbone_dropout: dropout inside the encoder in training.
         head_dropout: dropout before the linear head.
-        pooling: `"cls"`, `"mean"`, `"last"` or `"pooler"` (tasks with one label a text); None for the backbone's own.
+        pooling: `"cls"`, `"mean"`, `"last"` or `"pooler"` (tasks with one label per text); None for the backbone's own.
         head: `"linear"`, or `"verbalizer"`: the words that a masked language model puts into a template's gap.
         template: text around a row, `"{sentence} It was {mask}."`; None for the task's own.
         verbalizer: the words of each label; None for the task's own.
@@ -93,7 +93,12 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         """Check every value that can be checked alone."""
-        for name in ("prompt_length", "lora_rank"):
+        check_kinds(
+            self,
+            whole=("prompt_length", "lora_rank", "reparameterization_hidden", "stride"),
+            flags=("prefix_dropout_per_example", "tune_backbone", "gradient_checkpointing"),
+        )
+        for name in ("prompt_length", "lora_rank", "reparameterization_hidden"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadOption(f"{name}={value} must be at least 1.")
@@ -107,6 +112,27 @@ class ModelOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise BadOption(f"{name}={value} must lie between 0 and 1, 1 excluded.")
+
+
+def check_kinds(options: Any, *, whole: Sequence[str], flags: Sequence[str]) -> None:
+    """Refuse fields of another kind than the one they have: `"no"`, for instance, would count as true.
+
+    Args:
+        options: a dataclass.
+        whole: fields that hold a whole number, or None.
+        flags: fields that hold True or False.
+
+    Raises:
+        BadOption: naming the field and its value.
+    """
+    for name in whole:
+        value = getattr(options, name)
+        if value is not None and type(value) is not int:
+            raise BadOption(f"{name}={value} must be a whole number.")
+    for name in flags:
+        value = getattr(options, name)
+        if not isinstance(value, bool):
+            raise BadOption(f"{name}={value!r} must be True or False.")
 
 
 def fill(options: Any, defaults: Mapping[str, Any]) -> Any:
@@ -134,6 +160,7 @@ def settle(
     chosen = find_method(method)
     _check_method(given, method, chosen)
     loaded, cloze = _with_cloze(given, chosen, family, backbone)
+    _check_head(given, family, cloze["head"])
     defaults = chosen.settings(family.head, loaded.encoder.config.hidden_size)
     return loaded, fill(given, defaults | {"pooling": loaded.pooling} | cloze)
 
@@ -155,6 +182,26 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
         raise BadOption(
             f"init={given.init!r} sets the vectors directly and so excludes reparameterization={computed!r}."
         )
+    for option, needed in (
+        ("reparameterization_hidden", "reparameterization"),
+        ("prefix_dropout_per_example", "prefix_dropout"),
+    ):
+        if getattr(given, option) != getattr(ModelOptions, option) and not getattr(given, needed):
+            raise BadOption(f"{option}={getattr(given, option)} does nothing without {needed}; give both.")
+
+
+def _check_head(given: ModelOptions, family: TaskFamily, head: str | None) -> None:
+    """Refuse options of a head, or of its inputs, that this task's head does not read."""
+    if given.stride != ModelOptions.stride and family.head != "span":
+        raise BadOption(f"stride={given.stride} belongs to question answering, and {family.name!r} has no windows.")
+    if given.pooling is not None and family.head not in ("sequence", "choice"):
+        raise BadOption(
+            f"pooling={given.pooling!r} belongs to heads with one vector per text; {family.name!r} has one per piece."
+        )
+    if head == "verbalizer":
+        for option, unused in (("pooling", (None,)), ("head_dropout", (0, ModelOptions.head_dropout))):
+            if getattr(given, option) not in unused:
+                raise BadOption(f"{option}={getattr(given, option)!r} belongs to linear heads; a verbalizer has none.")
 
 
 def _with_cloze(
@@ -169,7 +216,7 @@ def _with_cloze(
         raise BadOption("Discrete prompts, verbalizers and their calibration need head='verbalizer', not 'linear'.")
     if (must or given.template is not None) and templates is None:
         raise BadOption(
-            f"Templates and verbalizers belong to tasks with one label a text, and {family.name!r} is none."
+            f"Templates and verbalizers belong to tasks with one label per text, and {family.name!r} is not one."
         )
     words = bool(
         templates is not None and (given.template or templates) and (given.verbalizer is not None or family.words)
@@ -196,10 +243,14 @@ def _with_cloze(
 
 def _load(backbone: str | Backbone, pooler: bool, must: bool, may: bool) -> Backbone:
     """The backbone; with a masked-LM head if there must be one, or if there may be one and the checkpoint has it."""
-    if not isinstance(backbone, str):
+    if not isinstance(backbone, (str, Backbone)):
+        raise BadOption(f"backbone={backbone!r:.60} must be a name, or what load_backbone gave.")
+    if isinstance(backbone, Backbone):
         backbone.check_unchanged()
         if must and backbone.masked_lm is None:
             raise NoMaskedLM(f"A verbalizer needs load_backbone({backbone.name!r}, masked_lm=True).")
+        if pooler and getattr(backbone.encoder, "pooler", None) is None:
+            raise BadOption(f"pooling='pooler' needs load_backbone({backbone.name!r}, pooler=True).")
         return backbone
     try:
         return load_backbone(backbone, pooler=pooler, masked_lm=must or may)
@@ -223,5 +274,10 @@ def _checked(
     if given.prompt_length not in (None, template.slots):
         raise BadOption(
             f"prompt_length={given.prompt_length}, and the template {template.text!r} has {template.slots} slots."
+        )
+    if given.position_offset is not None:
+        raise BadOption(
+            f"position_offset={given.position_offset!r} belongs to vectors before the text; in the slots of "
+            f"{template.text!r} they stand where words do."
         )
     return {"prompt_length": template.slots}

@@ -19,22 +19,26 @@ def scores_table(runs: Mapping[str, Any], metric: str) -> str:
     """
     lines = [f"{'method':8} {'validation':>10} {'test':>8} {'trainable':>12} {'seconds':>8}"]
     for method, run in runs.items():
-        scores = [run.metrics[split][metric] for split in ("validation", "test")]
+        # With selection="paper" there may be no test left to score.
+        scores = [run.metrics[split] and f"{run.metrics[split][metric]:.3f}" for split in ("validation", "test")]
         lines.append(
-            f"{method:8} {scores[0]:>10.3f} {scores[1]:>8.3f} {run.trainable_parameters:>12,} {run.seconds:>8.1f}"
+            f"{method:8} {scores[0] or '-':>10} {scores[1] or '-':>8} {run.trainable_parameters:>12,} {run.seconds:>8.1f}"
         )
     first = next(iter(runs.values()))
     lines.append(f"majority {'':>10} {first.majority[metric]:>8.3f}   (always {first.majority['answer']!r})")
     return "\n".join(lines)
 
 
-def score_bars(results: Mapping[str, Mapping[str, float]], lines: Mapping[str, float], metric: str) -> None:
-    """Bars of one score, a group a task, a bar a method, and each task's majority line.
+def score_bars(
+    results: Mapping[str, Mapping[str, float]], lines: Mapping[str, float], metric: str, line: str = "majority"
+) -> None:
+    """Bars of one score, a group for each task and a bar for each method, and each task's line to beat.
 
     Args:
         results: task to method to score.
-        lines: task to the majority score.
+        lines: task to the score of the line, the majority's for instance.
         metric: name of the score, for the axis.
+        line: what the line is.
     """
     import matplotlib.pyplot as plt
 
@@ -56,7 +60,7 @@ def score_bars(results: Mapping[str, Mapping[str, float]], lines: Mapping[str, f
             )
             axes.bar_label(bar, fmt="%.2f", fontsize=8)
         axes.hlines(
-            lines[task], left, left + 0.8, colors="black", linestyles="dashed", label="majority" if place == 0 else None
+            lines[task], left, left + 0.8, colors="black", linestyles="dashed", label=line if place == 0 else None
         )
     axes.set_xticks(range(len(results)), list(results))
     axes.set_ylabel(metric)

@@ -31,8 +31,7 @@ def write_predictions(
     """
     if split not in task.rows:
         raise BadOption(f"{task.name} has no split {split!r} here; it has {', '.join(task.rows)}.")
-    if model.family.name != task.name:
-        raise BadOption(f"The model was built for {model.family.name!r} and the data set is {task.name!r}.")
+    model.check_task(task)
     path = Path(path)
     writable_folder(path.parent)
     rows = task.rows[split]

@@ -48,6 +48,8 @@ def choose_layers(choice: str | Sequence[int], depth: int) -> tuple[int, ...]:
             choice = [int(number) for number in re.findall(r"\d+", choice)]
         else:
             raise BadOption(f"layers={choice!r} cannot be read; write 'all', an interval such as '9-12', or a list.")
+    if not isinstance(choice, (list, tuple, range)) or not all(type(number) is int for number in choice):
+        raise BadOption(f"layers={choice!r} cannot be read; write 'all', an interval such as '9-12', or a list.")
     if not choice or len(set(choice)) != len(choice):
         raise BadOption(f"layers={list(choice)} must name at least one layer, and each once.")
     outside = [number for number in choice if not 1 <= number <= depth]

@@ -27,7 +27,8 @@ class Recurrent(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Vectors `[length, width]` that know their neighbours."""
-        return self.network(self.lstm(vectors[None])[0][0])
+        with torch.autocast(vectors.device.type, enabled=False):  # not every processor has an LSTM in half precision
+            return self.network(self.lstm(vectors[None])[0][0])
 
 
 def _two_layers(read: int, width: int) -> nn.Sequential:

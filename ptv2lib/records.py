@@ -68,7 +68,7 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
         DataError: if the file is not a record.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
         missing = [field for field in FIELDS if field not in record]
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"The record {path} cannot be read: {error}") from None
@@ -83,27 +83,41 @@ def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def main_score(record: dict[str, Any], split: str = "test") -> float:
-    """The task's own metric on a split: the first one of the record."""
-    return next(iter(record["metrics"][split].values()))
+    """The task's own metric on a split: the first one of the record.
+
+    Raises:
+        DataError: for a split that was not scored, as the test where `selection="paper"` leaves none.
+    """
+    scores = record["metrics"].get(split)
+    if scores is None:
+        scored = ", ".join(name for name, found in record["metrics"].items() if found)
+        raise DataError(
+            f"The record of {record['method']!r} on {record['task']!r} has no score on {split!r}; it has {scored}."
+        )
+    return next(iter(scores.values()))
 
 
 def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[dict[str, Any]]:
     """One row for each task, method and name: mean and sample standard deviation of the main metric over the seeds.
 
-    Beside them stand the majority line and the standard error that the number of scored rows alone brings (None for span
-    scores, which have no simple one).
+    Runs on another backbone, source or number of training rows stand in rows of their own, also without a name that tells
+    them apart. Beside the mean stand the majority line and the standard error that the number of scored rows alone brings
+    (None for span scores, which have no simple one).
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for record in records:
-        groups[record["task"], record["method"], record["name"] or ""].append(record)
+        data = record.get("data", {})
+        apart = (record["backbone"], data.get("source"), data.get("train_limit"))
+        groups[record["task"], record["method"], record["name"] or "", str(apart)].append(record)
     rows = []
-    for (task, method, name), runs in sorted(groups.items()):
+    for (task, method, name, _), runs in sorted(groups.items()):
         scores = [main_score(run, split) for run in runs]
         rows.append(
             {
                 "task": task,
                 "method": method,
                 "name": name,
+                "backbone": runs[0]["backbone"],
                 "mean": statistics.mean(scores),
                 "deviation": spread(scores),
                 "seeds": len(scores),

@@ -6,10 +6,10 @@ writes. Several data sets may share one `fit` (`multitask`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ from .folders import Log, claim
 from .methods import METHODS
 from .metrics import standard_error
 from .model import PromptedModel, free_memory
-from .options import fill
+from .options import check_kinds, fill
 from .records import machine
-from .tasks import Split, Task
+from .tasks import SELECTIONS, Split, Task
 
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -54,7 +54,7 @@ class TrainingConfig:
         precision: `"auto"`, `"fp32"`, `"bf16"` or `"fp16"`; trained weights stay float32.
         max_length: cut, in pieces; None for the task's own.
         selection: `"heldout"` or `"paper"`, see `Task.split`.
-        seed: of the order of the rows and of dropout; `build_model` has its own.
+        seed: of the order of the rows and of dropout; the fresh weights have that of `build_model`, so give both.
         length_grouped: batch rows of similar length together.
         evaluation_batch_size: rows at once when scoring.
     """
@@ -81,18 +81,31 @@ class TrainingConfig:
             raise unknown("schedule", str(self.schedule), SCHEDULES)
         if self.precision not in PRECISIONS:
             raise unknown("precision", str(self.precision), PRECISIONS)
+        if self.selection not in SELECTIONS:
+            raise unknown("selection", str(self.selection), SELECTIONS)
+        check_kinds(self, whole=("max_length", "seed"), flags=("length_grouped",))
         for name in ("epochs", "batch_size", "evaluation_batch_size", "patience"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise BadOption(f"{name}={value} must be a whole number of at least 1.")
         for name in ("learning_rate", "backbone_learning_rate"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
                 raise BadOption(f"{name}={value} must be a number above 0.")
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value < math.inf):
+                raise BadOption(f"{name}={value} must be a number of at least 0.")
+        if self.seed is None or not 0 <= self.seed < 2**32:
+            raise BadOption(f"seed={self.seed} must lie between 0 and {2**32 - 1}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise BadOption(f"warmup_ratio={self.warmup_ratio} must lie between 0 and 1.")
         if self.max_length is not None and self.max_length < 8:
             raise BadOption(f"max_length={self.max_length} leaves no room for a text; use at least 8.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass
@@ -135,6 +148,7 @@ class Plan:
         config: how to train, filled with the method's defaults.
         settings: all that was chosen, by part, as it goes into the record.
         name: tells the run from others of the same task and method.
+        continued: whether the model's weights come from an earlier training.
     """
 
     model: PromptedModel
@@ -143,6 +157,7 @@ class Plan:
     config: TrainingConfig
     settings: dict[str, dict[str, Any]]
     name: str | None
+    continued: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -243,16 +258,22 @@ def plan_training(
         name: tells the run from others.
 
     Raises:
-        BadOption: if the model is another task's.
+        BadOption: if the model is another task's, its encoder was changed since, or a rate is given for an encoder that
+            stays.
     """
-    if model.family.name != task.name:
-        raise BadOption(f"The model was built for {model.family.name!r} and the data set is {task.name!r}.")
+    model.check_task(task)
+    model.check_encoder()
     config = config or TrainingConfig()
+    if config.backbone_learning_rate is not None and model.trains == "nothing":
+        raise BadOption(
+            f"backbone_learning_rate={config.backbone_learning_rate} has nothing to move: {model.method!r} leaves the "
+            "encoder as it is."
+        )
     split = task.split(config.selection)
     config = fill_config(config, model, [split])
     model.max_length = min(config.max_length or model.family.max_length, model.room)
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
-    return Plan(model, task, split, config, settings, name)
+    return Plan(model, task, split, config, settings, name, model.trained)
 
 
 def fill_config(config: TrainingConfig, model: PromptedModel, splits: Sequence[Split]) -> TrainingConfig:
@@ -316,6 +337,8 @@ def fit(
     precision = choose_precision(config.precision)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
     models.to(accelerator.device)
+    if torch.cuda.is_available():  # an earlier run of this process may have needed more
+        torch.cuda.reset_peak_memory_stats()
     weights = {name: weight for name, weight in models.named_parameters() if weight.requires_grad}
     if not weights:  # a discrete prompt
         return TrainingState(None, None, torch.Generator(), [])
@@ -330,7 +353,7 @@ def fit(
         [[] for _ in materials],
     )
     bar = tqdm(total=steps, desc=title, disable=not progress, leave=False, file=sys.stderr)
-    with Log(log) as file, bar:
+    with _ending_with_the_best(models, weights, state), Log(log) as file, bar:
         while state.epoch < config.epochs:
             models.train()
             turns = _turns(materials, shares, config, state)
@@ -354,11 +377,21 @@ def fit(
                 state.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
             if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
                 break
-    with torch.no_grad():
-        for key, weight in weights.items():
-            weight.copy_(state.best_weights[key])
-    models.eval()
+    for material in materials:
+        material.plan.model.trained = True
     return state
+
+
+@contextlib.contextmanager
+def _ending_with_the_best(models: nn.Module, weights: Mapping[str, nn.Parameter], state: TrainingState) -> Iterator:
+    """Whatever ends the loop, an interrupt too: leave the weights of the best finished epoch, in evaluation mode."""
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for key, best in state.best_weights.items():
+                weights[key].copy_(best)
+        models.eval()
 
 
 def _groups(weights: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
@@ -520,7 +553,8 @@ def _fits_memory(model: PromptedModel, units: Sequence[Sequence[Encoded]], batch
     """Refuse a batch whose activations would not fit, before anything is allocated.
 
     Counted are the widest batch's hidden states (about 20 a layer: projections, feed-forward, normalisation), its keys and
-    values with the prompt, and two attention maps a layer, all float32.
+    values with the prompt, and two attention maps a layer, all float32; with checkpointing those of one layer, and what
+    enters each of the others.
     """
     config = model.backbone.config
     text = max(len(one) for unit in units for one in unit)
@@ -530,7 +564,10 @@ def _fits_memory(model: PromptedModel, units: Sequence[Sequence[Encoded]], batch
     columns = text + prompt
     per_layer = 20 * rows * config.hidden_size + 2 * columns * config.hidden_size
     per_layer += 2 * config.num_attention_heads * rows * columns
-    need = 4 * batch_size * config.num_hidden_layers * per_layer
+    numbers = config.num_hidden_layers * per_layer
+    if model.options.gradient_checkpointing:
+        numbers = per_layer + config.num_hidden_layers * rows * config.hidden_size
+    need = 4 * batch_size * numbers
     free = free_memory()
     if need > free:
         raise BadOption(
@@ -544,6 +581,18 @@ def _share(flags: Iterable[bool]) -> float:
     return sum(found) / len(found)
 
 
+def _peak_memory() -> int | None:
+    """The most bytes held on the accelerator since `fit` began; without one, by this process since it began."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def _record(
     material: Material, settings: dict[str, Any], metrics: dict[str, Any], state: TrainingState, seconds: float
 ) -> dict[str, Any]:
@@ -553,11 +602,6 @@ def _record(
     rows = getattr(split, scored)
     majority = model.family.majority(split.train, rows)
     score = metrics[scored][model.family.metric]
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if torch.cuda.is_available()
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    )
     return {
         "name": plan.name,
         "task": task.name,
@@ -590,9 +634,11 @@ def _record(
         "settings": settings
         | {
             "precision": choose_precision(plan.config.precision),
+            "model_seed": model.seed,
+            "continued": plan.continued,
             "fingerprint": model.fingerprint,
             "revision": model.revision,
         },
         "history": {"best_epoch": state.best_epoch, "epochs": state.history},
-        "machine": machine() | {"peak_memory_bytes": peak},
+        "machine": machine() | {"peak_memory_bytes": _peak_memory()},
     }

@@ -24,7 +24,7 @@ def compare_templates(
     """Score every template on one split, raw and with each way to remove the prior.
 
     Args:
-        task: a loaded task with one label a text.
+        task: a loaded task with one label per text.
         templates: the patterns; None for the task's own.
         verbalizer: the words of each label; None for the task's own.
         backbone: an encoder with a masked-LM head.

@@ -8,6 +8,9 @@ import pytest
 from test_tasks import SENTENCES, folder
 
 from ptv2lib.__main__ import main
+from ptv2lib.backbones import BACKBONES
+from ptv2lib.methods import METHODS
+from ptv2lib.tasks import TASKS
 
 
 @pytest.fixture
@@ -76,6 +79,15 @@ def test_several_tasks_take_settings_of_both_phases(tmp_path, capsys):
         ({"more": ["--set", "warmup_ratio=fast"]}, 2, "wrong kind"),
         ({"more": ["--set", "temperature=0.5"]}, 2, "There is no option 'temperature'"),
         ({"more": ["--train-limit", "0"]}, 1, "at least 1"),
+        ({"more": ["--seed", "-1"]}, 1, "seed=-1 must lie between 0"),
+        ({"more": ["--set", "seed=3"]}, 2, "--seed N"),
+        ({"more": ["--set", "tune_backbone=no"]}, 1, "must be True or False"),
+        ({"more": ["--set", "layers=2.5"]}, 1, "layers=2.5 cannot be read"),
+        ({"more": ["--set", "clip=-1"]}, 1, "clip=-1 must be a number of at least 0"),
+        ({"more": ["--set", "weight_decay=x"]}, 1, "weight_decay=x must be a number"),
+        ({"more": ["--set", "selection=3"]}, 1, "There is no selection '3'"),
+        ({"more": ["--set", "verbalizer={[]: 1}"]}, 1, "A verbalizer is a mapping"),
+        ({"more": ["--backbone", "./nothing"]}, 1, "There is no backbone './nothing'"),
     ],
 )
 def test_mistakes_are_one_line(change, code, words, data, tmp_path, capsys):
@@ -85,6 +97,15 @@ def test_mistakes_are_one_line(change, code, words, data, tmp_path, capsys):
     assert written.out == "" and len(written.err.splitlines()) == 1 and words in written.err
 
 
+@pytest.mark.parametrize("content", ["{bad", "[1]", "3"])
+def test_a_damaged_run_json_is_one_line(content, data, tmp_path, capsys):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "run.json").write_text(content)
+    assert main(arguments(data, tmp_path / "o", "--set", "epochs=1")) == 1
+    assert "is damaged" in capsys.readouterr().err
+    assert (tmp_path / "o" / "run.json").read_text() == content
+
+
 def test_wrong_usage_is_exit_2():
     for command in (["run"], ["nothing"], []):
         with pytest.raises(SystemExit) as stopped:
@@ -92,10 +113,10 @@ def test_wrong_usage_is_exit_2():
         assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("command", ["tasks", "methods", "backbones"])
-def test_listings(command, capsys):
+@pytest.mark.parametrize(("command", "table"), [("tasks", TASKS), ("methods", METHODS), ("backbones", BACKBONES)])
+def test_a_listing_begins_a_line_with_every_name(command, table, capsys):
     assert main([command]) == 0
-    assert len(capsys.readouterr().out.splitlines()) >= 4
+    assert set(table) <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 
 def test_no_traceback_reaches_the_terminal(tmp_path):

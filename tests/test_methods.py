@@ -1110,13 +1110,13 @@ def test_bad_input_is_one_sentence(name, sst2):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("conll04", {"method": "pt2", "head": "verbalizer"}, "one label a text, and 'conll04' is none"),
-        ("conll04", {"method": "pt2", "verbalizer": {"O": "good"}}, "one label a text, and 'conll04' is none"),
-        ("conll04", {"method": "ptv1", "template": "{tokens} {mask}"}, "one label a text, and 'conll04' is none"),
-        ("conll04", {"method": "pt2", "calibration": "empty"}, "one label a text, and 'conll04' is none"),
-        ("conll04", {"method": "discrete"}, "one label a text, and 'conll04' is none"),
-        ("squad", {"method": "discrete"}, "one label a text, and 'squad' is none"),
-        ("copa", {"method": "ptv1", "head": "verbalizer"}, "one label a text, and 'copa' is none"),
+        ("conll04", {"method": "pt2", "head": "verbalizer"}, "one label per text, and 'conll04' is not one"),
+        ("conll04", {"method": "pt2", "verbalizer": {"O": "good"}}, "one label per text, and 'conll04' is not one"),
+        ("conll04", {"method": "ptv1", "template": "{tokens} {mask}"}, "one label per text, and 'conll04' is not one"),
+        ("conll04", {"method": "pt2", "calibration": "empty"}, "one label per text, and 'conll04' is not one"),
+        ("conll04", {"method": "discrete"}, "one label per text, and 'conll04' is not one"),
+        ("squad", {"method": "discrete"}, "one label per text, and 'squad' is not one"),
+        ("copa", {"method": "ptv1", "head": "verbalizer"}, "one label per text, and 'copa' is not one"),
     ],
 )
 def test_tasks_that_are_no_classification_say_that_they_have_no_verbalizer(name, options, words, tasks):

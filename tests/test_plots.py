@@ -1,6 +1,12 @@
 """The tables that notebooks print."""
 
-from ptv2lib.plots import recorded_table
+from types import SimpleNamespace
+
+import pytest
+
+from ptv2lib.errors import DataError
+from ptv2lib.plots import recorded_table, scores_table
+from ptv2lib.records import main_score, summarize
 
 
 def record(name: str, seed: int, score: float) -> dict:
@@ -19,3 +25,24 @@ def test_recorded_runs_are_summed_up_and_missing_ones_are_named():
     assert len(head) == len(line)
     assert missing == "short: not recorded here yet"
     assert recorded_table([], "rte", ["short"]) == missing
+
+
+def test_a_run_without_a_test_shows_a_dash_and_has_no_main_score():
+    run = SimpleNamespace(
+        metrics={"validation": {"accuracy": 0.5}, "test": None},
+        majority={"accuracy": 0.5, "answer": "positive"},
+        trainable_parameters=66,
+        seconds=1.0,
+    )
+    assert scores_table({"probe": run}, "accuracy").splitlines()[1].split() == ["probe", "0.500", "-", "66", "1.0"]
+    record = {"task": "sst2", "method": "probe", "metrics": run.metrics}
+    assert main_score(record, "validation") == 0.5
+    with pytest.raises(DataError, match="has no score on 'test'; it has validation"):
+        main_score(record)
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
+    first = record("", 0, 0.6)
+    others = [first | {"backbone": "bert-large"}, first | {"data": {"source": "hub", "train_limit": 100}}]
+    rows = summarize([first, record("", 1, 0.8), *others])
+    assert sorted((row["backbone"], row["seeds"]) for row in rows) == [("bert-large", 1), ("minilm", 1), ("minilm", 2)]

@@ -1,5 +1,6 @@
 """Data sets are read right, or refused with one sentence that says where."""
 
+import dataclasses
 import json
 import random
 
@@ -12,6 +13,7 @@ from ptv2lib.encoding import IGNORED, Layout
 from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
 from ptv2lib.sources import commit_of
 from ptv2lib.tasks import TASKS, load_task
+from ptv2lib.tasks.classification import Classification
 
 SENTENCES = [{"sentence": f"a fine film {i}", "label": i % 2} for i in range(40)]
 TAGGED = [{"tokens": ["Ann", "met", "Bob", "Li"], "ner_tags": [1, 0, 1, 2]} for _ in range(4)]
@@ -198,3 +200,57 @@ def test_majority_lines(tmp_path):
         "accuracy": pytest.approx(3 / 7),
         "answer": "positive",
     }
+
+
+def test_the_only_row_of_a_label_trains(tmp_path):
+    family = Classification("mood", ("text",), ("sad", "glad", "odd"))
+    rows = [{"text": f"x {i}", "label": i % 2} for i in range(40)] + [{"text": "z", "label": 2}]
+    split = load_task(family, dataset=folder(tmp_path / "x", train=rows, validation=rows[:4])).split()
+    assert {row["label"] for row in split.train} == {0, 1, 2}
+    assert len(split.train) + len(split.validation) == len(rows)
+
+
+def question(number, title):
+    answers = {"text": ["cat"], "answer_start": [4]}
+    return {"id": f"{title}{number}", "title": title, "context": "the cat sat", "question": "who?", "answers": answers}
+
+
+def test_one_large_article_trains(tmp_path):
+    rows = [question(i, title) for title, count in (("a", 95), ("b", 3), ("c", 2)) for i in range(count)]
+    split = load_task("squad", dataset=folder(tmp_path / "x", train=rows, validation=rows[:4])).split()
+    assert {row["title"] for row in split.validation} <= {"b", "c"} and split.validation
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("sst2", [SENTENCES[0], SENTENCES[1]]), ("sst2", SENTENCES[:1]), ("squad", [question(i, "a") for i in range(9)])],
+)
+def test_rows_that_cannot_be_divided_say_so(name, rows, tmp_path):
+    task = load_task(name, dataset=folder(tmp_path / "x", train=rows, validation=rows[:1]))
+    with pytest.raises(DataError, match="cannot be divided"):
+        task.split()
+    assert len(task.split("paper").train) == len(rows)
+
+
+def test_an_empty_test_is_none(tmp_path):
+    task = load_task("sst2", dataset=folder(tmp_path / "x", train=SENTENCES, validation=SENTENCES[:8]))
+    split = dataclasses.replace(task, rows=task.rows | {"test": []}).split()
+    assert split.test == task.rows["validation"] and split.protocol.startswith("a tenth")
+
+
+def test_a_label_named_twice_is_refused():
+    with pytest.raises(BadOption, match="names 'sad' twice"):
+        Classification("mood", ("text",), ("sad", "sad"))
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_a_task_that_is_no_name_is_refused(name):
+    with pytest.raises(UnknownName, match="There is no task"):
+        load_task(name)
+
+
+def test_a_family_that_could_not_be_read_as_meant_is_refused():
+    with pytest.raises(BadOption, match="one text or two"):
+        Classification("mood", ("a", "b", "c"), ("sad", "glad"))
+    with pytest.raises(UnknownName, match="did you mean 'only_first'"):
+        Classification("mood", ("a", "b"), ("sad", "glad"), cut="onlyfirst")

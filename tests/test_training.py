@@ -13,10 +13,11 @@ import torch
 from test_tasks import SENTENCES, TAGGED, folder
 
 import ptv2lib as pt
-from ptv2lib.backbones import Backbone, fingerprint
+from ptv2lib import training
+from ptv2lib.backbones import BACKBONES, Backbone, fingerprint
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.methods import METHODS
-from ptv2lib.training import BESIDE_A_PROMPT, _groups, batches, choose_precision
+from ptv2lib.training import BESIDE_A_PROMPT, _fits_memory, _groups, batches, choose_precision
 
 QUICK = {"epochs": 2, "batch_size": 8}
 
@@ -102,8 +103,11 @@ def test_fine_tuning_moves_the_encoder_and_comes_back(task, tmp_path):
         model.save_prompt(tmp_path / "prompt")
 
 
+LEARNABLE = [{"sentence": f"{'zz' if i % 2 else 'qq'} {i % 7}", "label": i % 2} for i in range(64)]
+
+
 def test_a_prompt_learns_something(tmp_path):
-    rows = [{"sentence": f"{'zz' if i % 2 else 'qq'} {i % 7}", "label": i % 2} for i in range(64)]
+    rows = LEARNABLE
     task = pt.load_task("sst2", dataset=folder(tmp_path / "x", train=rows, validation=rows[:16], test=rows[16:32]))
     model = pt.build_model(task, backbone="tiny", method="pt2", prompt_length=4)
     run = pt.train(model, task, pt.TrainingConfig(epochs=15, learning_rate=3e-2), progress=False)
@@ -263,19 +267,41 @@ def test_predictions_do_not_depend_on_company(task):
 
 def test_precision_follows_the_hardware():
     assert choose_precision("fp16") == "fp16"
-    assert choose_precision("auto") in ("fp32", "bf16", "fp16")
+    if not torch.cuda.is_available():
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        assert choose_precision("auto") == ("bf16" if native else "fp32")
 
 
-def test_every_method_has_settings_that_train(task):
-    for method in METHODS.keys() - {"discrete"}:
-        model = pt.build_model(task, backbone="tiny", method=method)
-        run = pt.train(model, task, pt.TrainingConfig(epochs=1), progress=False)
-        assert math.isfinite(run.record["history"]["epochs"][0]["loss"])
+@pytest.mark.parametrize(("name", "rows"), [("sst2", LEARNABLE), ("wikiann", TAGGED * 16)])
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"discrete"}))
+def test_every_method_has_settings_that_train(method, name, rows, tmp_path):
+    task = pt.load_task(name, dataset=folder(tmp_path / "data", train=rows, validation=rows[:8]))
+    model = pt.build_model(task, backbone="tiny", method=method)
+    run = pt.train(model, task, pt.TrainingConfig(epochs=8), progress=False)
+    losses = [line["loss"] for line in run.record["history"]["epochs"]]
+    assert losses[-1] < losses[0]
+
+
+def test_an_interrupt_leaves_the_best_finished_epoch(sentences, monkeypatch):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    kept = []
+
+    def select(material):
+        if kept:
+            raise KeyboardInterrupt
+        kept.append({name: weight.detach().clone() for name, weight in model.trainable().items()})
+        return 0.5
+
+    monkeypatch.setattr(training, "_select", select)
+    with pytest.raises(KeyboardInterrupt):
+        pt.train(model, sentences, pt.TrainingConfig(epochs=3, learning_rate=1e-2), progress=False)
+    assert all(torch.equal(weight, kept[0][name]) for name, weight in model.trainable().items())
+    assert not any(module.training for module in model.modules())
 
 
 def test_a_discrete_prompt_is_scored_without_training(tmp_path, task):
     if task.family.head != "sequence":
-        with pytest.raises(pt.PtvError, match="has none of its own|one label a text"):
+        with pytest.raises(pt.PtvError, match="has none of its own|one label per text"):
             pt.build_model(task, backbone="tiny", method="discrete")
         return
     model = pt.build_model(task, backbone="tiny", method="discrete")
@@ -314,3 +340,242 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
     assert [json.loads(line) for line in log.read_text().splitlines()]
     assert not (tmp_path / "run" / "record.json").exists()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "log.jsonl"}
+
+
+def test_models_that_share_an_encoder_keep_their_own_dropout(sentences):
+    def losses(other):
+        backbone = pt.load_backbone("tiny")
+        model = pt.build_model(sentences, backbone=backbone, method="pt2", prompt_length=3, backbone_dropout=0.4)
+        if other:
+            pt.build_model(sentences, backbone=backbone, method="probe")  # without dropout
+        run = pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+        return [line["loss"] for line in run.record["history"]["epochs"]]
+
+    assert losses(other=False) == losses(other=True)
+
+
+def test_a_start_from_words_does_not_depend_on_earlier_models(sentences):
+    backbone = pt.load_backbone("tiny")
+
+    def start():
+        model = pt.build_model(sentences, backbone=backbone, prompt_length=3, init="activations", backbone_dropout=0.5)
+        return model.prompt.keys_values.detach().clone(), model
+
+    first, model = start()
+    model.train()  # as a training that was interrupted leaves it
+    assert torch.equal(start()[0], first)
+
+
+def test_predicting_leaves_every_module_in_its_mode(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    before = [module.training for module in model.modules()]
+    model.predict([EXAMPLES["sst2"]])
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_model_whose_encoder_another_one_trained_says_so(sentences, tmp_path):
+    backbone = pt.load_backbone("tiny")
+    model = pt.build_model(sentences, backbone=backbone, method="probe")
+    other = pt.build_model(sentences, backbone=backbone, method="ft")
+    pt.train(other, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    for use in (
+        lambda: model.predict([EXAMPLES["sst2"]]),
+        lambda: model.save_prompt(tmp_path / "p"),
+        lambda: pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False),
+    ):
+        with pytest.raises(BadOption, match="'ft' trains the encoder"):
+            use()
+    assert other.predict([EXAMPLES["sst2"]])
+
+
+def test_saving_replaces_a_prompt_and_nothing_else(sentences, tmp_path):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "notes.txt").write_text("mine")
+    for save in (model.save_prompt, model.save_model):
+        for place in ("project", "project/notes.txt"):
+            with pytest.raises(OutputError, match="something else than a saved prompt"):
+                save(tmp_path / place)
+    assert (tmp_path / "project" / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        assert pt.load_prompt(model.save_prompt(tmp_path / "empty")).method == "probe"
+
+
+@pytest.mark.parametrize("examples", ["a film", {"sentence": "a film"}, [None], ["a film"]])
+def test_predict_wants_a_list_of_dicts(examples, sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    with pytest.raises(DataError, match="a list of examples"):
+        model.predict(examples)
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rte", {"hypothesis": None}),
+        ("wic", {"sentence2": None}),
+        ("wsc", {"span1_text": None}),
+        ("copa", {"premise": 3}),
+        ("multirc", {"answers": []}),
+        ("multirc", {"answers": "abc"}),
+        ("conll03", {"tokens": [1, 2]}),
+    ],
+)
+def test_an_example_of_the_wrong_kind_is_named(name, change):
+    loaded = pt.load_task(name, source="miniature")
+    model = pt.build_model(loaded, backbone="tiny", method="probe")
+    row = loaded.rows["test"][0]
+    assert model.predict([row])
+    with pytest.raises(DataError, match=next(iter(change))):
+        model.predict([row | change])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"options": []}, {"method": "zz"}, {"max_length": "x"}, {"backbone": None, "fingerprint": None}, {"options": {}}],
+)
+def test_a_changed_description_is_one_sentence(change, sentences, tmp_path):
+    path = pt.build_model(sentences, backbone="tiny", method="probe").save_prompt(tmp_path / "p") / "prompt.json"
+    saved = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in saved.items() if value is not None}))
+    with pytest.raises(PromptMismatch, match="damaged or incomplete"):
+        pt.load_prompt(path.parent)
+
+
+def test_a_backbone_that_lacks_what_the_head_reads_is_refused(sentences, tmp_path):
+    with pytest.raises(BadOption, match="pooler=True"):
+        pt.build_model(sentences, backbone=pt.load_backbone("tiny"), pooling="pooler")
+    whole = pt.load_backbone("tiny", pooler=True)
+    folder = pt.build_model(sentences, backbone=whole, pooling="pooler").save_prompt(tmp_path / "a")
+    with pytest.raises(PromptMismatch, match="pooler=True"):
+        pt.load_prompt(folder, backbone=pt.load_backbone("tiny"))
+    folder = pt.build_model(sentences, backbone="tiny", method="ptv1").save_prompt(tmp_path / "b")
+    with pytest.raises(PromptMismatch, match="masked_lm=True"):
+        pt.load_prompt(folder, backbone=pt.load_backbone("tiny"))
+
+
+def test_a_data_set_of_the_same_name_and_other_labels_is_refused(sentences, tmp_path):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    turned = dataclasses.replace(sentences.family, labels=sentences.family.labels[::-1])
+    with pytest.raises(BadOption, match="its labels differ"):
+        pt.train(model, dataclasses.replace(sentences, family=turned), progress=False)
+    with pytest.raises(BadOption, match="its labels differ"):
+        pt.write_predictions(model, dataclasses.replace(sentences, family=turned), tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tune_backbone": "no"}, "tune_backbone='no' must be True or False"),
+        ({"prompt_length": 2.5}, "must be a whole number"),
+        ({"layers": [1.5]}, "cannot be read"),
+        ({"layers": None}, "cannot be read"),
+        ({"layers": True}, "cannot be read"),
+        ({"reparameterization": "mlp", "reparameterization_hidden": 0}, "at least 1"),
+        ({"reparameterization_hidden": 8}, "does nothing without reparameterization"),
+        ({"prefix_dropout_per_example": True}, "does nothing without prefix_dropout"),
+        ({"stride": 16}, "belongs to question answering"),
+        ({"method": "discrete", "pooling": "cls"}, "a verbalizer has none"),
+        ({"method": "discrete", "head_dropout": 0.3}, "a verbalizer has none"),
+        ({"method": "ptv1", "position_offset": "none"}, "belongs to vectors before the text"),
+        ({"backbone": None}, "must be a name"),
+    ],
+)
+def test_options_that_would_be_misread_or_ignored_are_refused(options, words, sentences):
+    with pytest.raises(BadOption, match=words):
+        pt.build_model(sentences, **({"backbone": "tiny", "method": "pt2"} | options))
+
+
+def test_pooling_belongs_to_one_vector_per_text(tmp_path):
+    tagged = pt.load_task("wikiann", dataset=folder(tmp_path / "x", train=TAGGED, validation=TAGGED))
+    with pytest.raises(BadOption, match="one per piece"):
+        pt.build_model(tagged, backbone="tiny", pooling="mean")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": -1},
+        {"seed": 2**32},
+        {"seed": None},
+        {"clip": -1.0},
+        {"clip": "x"},
+        {"weight_decay": -0.1},
+        {"weight_decay": math.inf},
+        {"max_length": 9.5},
+        {"length_grouped": "no"},
+        {"epochs": True},
+        {"learning_rate": True},
+    ],
+)
+def test_settings_of_the_wrong_kind_or_size_are_named(settings):
+    with pytest.raises(BadOption, match=f"^{next(iter(settings))}="):
+        pt.TrainingConfig(**settings)
+
+
+def test_a_rate_for_an_encoder_that_stays_is_refused(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2")
+    with pytest.raises(BadOption, match="has nothing to move"):
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK, backbone_learning_rate=1e-3), progress=False)
+
+
+def test_the_recurrent_prompt_trains_in_half_precision(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="ptv1")
+    run = pt.train(model, sentences, pt.TrainingConfig(**QUICK, precision="bf16"), progress=False)
+    assert all(math.isfinite(line["loss"]) for line in run.record["history"]["epochs"])
+
+
+def test_checkpointing_lets_a_larger_batch_through(sentences, monkeypatch):
+    sizes = {}
+    for checkpointed in (False, True):
+        model = pt.build_model(sentences, backbone="tiny", method="pt2", gradient_checkpointing=checkpointed)
+        units = [[one] for inputs in model.encode(sentences.rows["train"]) for one in inputs]
+        for free in range(10**5, 10**7, 10**4):
+            monkeypatch.setattr("ptv2lib.training.free_memory", lambda free=free: free)
+            try:
+                _fits_memory(model, units, 8)
+            except BadOption:
+                continue
+            sizes[checkpointed] = free
+            break
+    assert sizes[True] < 0.8 * sizes[False]
+
+
+def test_a_backbone_that_is_half_there_is_one_sentence(tmp_path, monkeypatch):
+    tiny = pt.load_backbone("tiny")
+    tiny.encoder.config.save_pretrained(tmp_path / "bare")
+    with pytest.raises(DataError, match="no readable weights"):
+        pt.load_backbone(str(tmp_path / "bare"))
+    tiny.encoder.save_pretrained(tmp_path / "wordless")
+    with pytest.raises(DataError, match="no tokenizer"):
+        pt.load_backbone(str(tmp_path / "wordless"))
+    tiny.tokenizer.save_pretrained(tmp_path / "wordless")
+    assert pt.load_backbone(str(tmp_path / "wordless")).fingerprint == tiny.fingerprint
+    (tmp_path / "wordless" / "model.safetensors").write_bytes(b"junk" * 10)
+    with pytest.raises(DataError, match="no readable weights"):
+        pt.load_backbone(str(tmp_path / "wordless"))
+    # A tokenizer loaded by itself leaves a snapshot without weights: the Hub must be asked for them.
+    source = BACKBONES["bert-base"]
+    snapshot = tmp_path / f"models--{source.hub_id.replace('/', '--')}" / "snapshots" / source.revision
+    tiny.encoder.config.save_pretrained(snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NoNetwork, match="bert-base"):
+        pt.load_backbone("bert-base")
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/x", "a/b c", "a/", "a/b/c", ""])
+def test_a_backbone_that_can_be_no_name_is_refused(name):
+    with pytest.raises(UnknownName, match="There is no backbone"):
+        pt.load_backbone(name)
+
+
+def test_the_record_tells_the_seed_of_the_weights_and_a_second_training(sentences, tmp_path):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3, seed=4)
+    loaded = pt.load_prompt(model.save_prompt(tmp_path / "p"))
+    found = []
+    for one in (model, model, loaded):
+        run = pt.train(one, sentences, pt.TrainingConfig(**QUICK, seed=1), progress=False)
+        found.append([run.record["seed"], *(run.record["settings"][key] for key in ("model_seed", "continued"))])
+    assert found == [[1, 4, False], [1, 4, True], [1, None, True]]

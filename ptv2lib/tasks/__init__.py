@@ -75,7 +75,8 @@ class Task:
 
         Raises:
             UnknownName: for another selection.
-            DataError: without training or validation rows.
+            DataError: without training or validation rows, or with training rows that cannot be divided: one of each label,
+                or nearly all of one group.
         """
         if selection not in SELECTIONS:
             raise unknown("selection", selection, SELECTIONS)
@@ -85,7 +86,7 @@ class Task:
                     f"{self.source} has no {needed} split, which training needs; it has {', '.join(self.rows)}."
                 )
         train, validation, test = self.rows["train"], self.rows["validation"], self.rows.get("test")
-        if test is not None and not self.family.labelled(test):
+        if not test or not self.family.labelled(test):
             test = None
         if selection == "paper":
             protocol = "the official validation selects the epoch, as in the paper's code"
@@ -130,15 +131,23 @@ class Task:
             for number, row in enumerate(rows):
                 strata[self.family.strata(row)].append(number)
             for _, numbers in sorted(strata.items()):
-                chosen.update(draw.sample(numbers, max(1, round(share * len(numbers)))))
+                # The only row of its label trains: held out, it would leave nothing to learn the label from.
+                chosen.update(draw.sample(numbers, min(max(1, round(share * len(numbers))), len(numbers) - 1)))
         else:
             wanted = min(sum(map(self.family.size, rows)) / 10, 1000)
             count = 0
             for group in draw.sample(groups, len(groups)):
                 if count >= wanted or len(chosen) + len(group) >= len(rows):
                     break
+                if 2 * len(group) > len(rows):
+                    continue  # most of the rows train, whatever the draw
                 chosen.update(group)
                 count += sum(self.family.size(rows[number]) for number in group)
+        if not chosen:
+            raise DataError(
+                f"The {len(rows)} training rows of {self.source} cannot be divided between training and selection; give a "
+                "labelled test split, or use selection='paper'."
+            )
         kept = [row for number, row in enumerate(rows) if number not in chosen]
         return kept, [rows[number] for number in sorted(chosen)]
 
@@ -219,7 +228,7 @@ def load_task(
         DataError: for data that cannot be read or break the schema.
         NoNetwork: if the Hub is needed and does not answer.
     """
-    family = find_task(name) if isinstance(name, str) else name
+    family = name if isinstance(name, TaskFamily) else find_task(name)
     if train_limit is not None and train_limit < 1:
         raise BadOption(f"train_limit={train_limit} must be at least 1.")
     tables, origin, revision = _tables(family, source, dataset)

@@ -22,6 +22,7 @@ from .common import (
     UNLABELLED,
     TaskFamily,
     check_columns,
+    check_strings,
     check_texts,
     json_lines,
     read_label,
@@ -142,9 +143,13 @@ class MultiRC(AnswerSet):
         """A `paragraph`, a `question` and its `answers`, a list.
 
         Raises:
-            DataError: if one is missing.
+            DataError: if one is missing or is not text.
         """
         check_columns(Table([dict(example)], {}, "The example"), ["paragraph", "question", "answers"])
+        check_strings(example, ("paragraph", "question"), "The example")
+        answers = example["answers"]
+        if not isinstance(answers, (list, tuple)) or not answers or not all(isinstance(one, str) for one in answers):
+            raise DataError(f"The example: column 'answers' must be a list of texts, not {answers!r:.60}.")
         return {column: example[column] for column in ("paragraph", "question", "answers")}
 
     def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:

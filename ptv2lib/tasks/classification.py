@@ -1,4 +1,4 @@
-"""Tasks with one label a text or a pair of texts."""
+"""Tasks with one label per text or a pair of texts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .common import (
     Pieces,
     TaskFamily,
     check_columns,
+    check_strings,
     check_texts,
     json_lines,
     most_frequent,
@@ -170,6 +171,7 @@ class Classification(TaskFamily):
         """
         table = Table([dict(example)], {}, "The example")
         check_columns(table, self.texts)
+        check_strings(example, self.texts, "The example")
         check_texts(table, self.texts[0])
         return self._row(example, 0, "The example")
 
@@ -219,6 +221,7 @@ class WordInContext(Classification):
         missing = [column for column in columns if column not in row]
         if missing:
             raise DataError(f"{where} has no column {missing[0]!r}.")
+        check_strings(row, self.shown, where)
         for k in "12":
             start, end, text = row[f"start{k}"], row[f"end{k}"], row[f"sentence{k}"]
             if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
@@ -278,6 +281,7 @@ class Coreference(Classification):
         missing = [column for column in columns if column not in row]
         if missing:
             raise DataError(f"{where} has no column {missing[0]!r}.")
+        check_strings(row, self.shown, where)
         words = len(row["text"].split())
         for column in ("span1_index", "span2_index"):
             if not isinstance(row[column], int) or not 0 <= row[column] < words:

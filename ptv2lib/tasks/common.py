@@ -14,10 +14,10 @@ import numpy as np
 
 from ..encoding import Encoded, Layout
 from ..errors import BadOption, DataError, unknown
-from ..formats import json_objects, read_text
 from ..sources import HubSet, Table
 
 UNLABELLED = -1
+CUTS = ("longest_first", "only_first", "only_second")  # which text of a pair is cut
 NO_HUB = HubSet(None, None, None, "your own", {}, "Give the folder of your own copy with dataset=.")
 
 
@@ -43,7 +43,7 @@ class TaskFamily(ABC):
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a name that is no text, and one text where several are needed."""
+        """Refuse a name that is no text, one text where several are needed, or a cut that does not exist."""
         if not isinstance(self.name, str) or not self.name:
             raise BadOption(f"A task's name must be text, not {self.name!r}.")
         for part in ("texts", "choices", "types", "roles", "labels", "templates"):
@@ -52,6 +52,14 @@ class TaskFamily(ABC):
                 raise BadOption(
                     f"{part}={value!r} of the task {self.name!r} must be several texts, such as ('one', 'two')."
                 )
+            if part == "texts" and value and len(value) > 2:
+                raise BadOption(f"texts={value!r} of the task {self.name!r}: an encoder reads one text or two.")
+            twice = [one for one in value if value.count(one) > 1]
+            if twice:
+                raise BadOption(f"{part} of the task {self.name!r} names {twice[0]!r} twice.")
+        cut = getattr(self, "cut", CUTS[0])
+        if cut not in CUTS:
+            raise unknown("cut", cut, CUTS)
 
     @abstractmethod
     def read(self, table: Table) -> list[dict[str, Any]]:
@@ -129,11 +137,6 @@ class TaskFamily(ABC):
             raise unknown("layout", layout.name, self.layouts)
 
 
-def read_objects(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Rows of JSON files."""
-    return [row for path in paths for row in json_objects(path, read_text(path))]
-
-
 def check_columns(table: Table, columns: Sequence[str]) -> None:
     """Raise a `DataError` that names what is missing."""
     if not table.rows:
@@ -154,6 +157,13 @@ def check_texts(table: Table, column: str) -> None:
             )
     if not any(row[column].strip() for row in table.rows):
         raise DataError(f"{table.where}: the text column {column!r} is empty in every row.")
+
+
+def check_strings(row: Mapping, columns: Sequence[str], where: str) -> None:
+    """Refuse a row with something else than text in one of these columns; empty texts are kept."""
+    for column in columns:
+        if not isinstance(row[column], str):
+            raise DataError(f"{where}: column {column!r} must be text, not {row[column]!r:.60}.")
 
 
 def check_words(table: Table) -> None:

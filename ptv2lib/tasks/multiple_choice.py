@@ -17,6 +17,7 @@ from .common import (
     UNLABELLED,
     TaskFamily,
     check_columns,
+    check_strings,
     check_texts,
     json_lines,
     most_frequent,
@@ -136,6 +137,7 @@ class MultipleChoice(TaskFamily):
         """
         needed = [self.stem, *self.choices, *([self.kind] if self.kind else [])]
         check_columns(Table([dict(example)], {}, "The example"), needed)
+        check_strings(example, (self.stem, *self.choices), "The example")
         self._check_kind(example, "The example")
         return {column: example[column] for column in needed}
 

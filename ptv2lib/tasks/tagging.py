@@ -239,7 +239,8 @@ def prepare_words(example: Mapping) -> dict[str, Any]:
         found = list(re.finditer(r"\w+|[^\w\s]", example["text"]))
         offsets = [match.span() for match in found]
         return {"tokens": [match.group() for match in found], "offsets": offsets, "text": example["text"]}
-    if isinstance(example.get("tokens"), list):
+    tokens = example.get("tokens")
+    if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
         return {"tokens": example["tokens"]}
     raise DataError("An example to be tagged needs 'tokens', a list of words, or 'text'.")
 
