@@ -368,7 +368,7 @@ def build_model(
     seed: int = 0,
     **options: Any,
 ) -> PromptedModel:
-    """Build a task's model: a frozen encoder, a fresh prompt and a fresh head.
+    """Build a task's model, in evaluation mode: a frozen encoder, a fresh prompt and a fresh head.
 
     Args:
         task: a loaded task, or the name of one.
@@ -401,7 +401,7 @@ def build_model(
         model = PromptedModel(family, loaded, method, filled)
         model.seed = seed
         _start(model, task)
-    return model
+    return model.eval()
 
 
 def _deep_prompt(options: ModelOptions, shape: Shape, encoder: nn.Module) -> PrefixEncoder:

@@ -1,5 +1,6 @@
 """The plans of the measuring script are runs that the command line takes."""
 
+import tempfile
 from collections import Counter
 from dataclasses import fields
 
@@ -62,6 +63,7 @@ def test_every_method_gets_the_same_number_of_trials():
 def quick(tmp_path, monkeypatch):
     """Runs a plan on the `tiny` encoder and gives its records by their file's name."""
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the claims of another copy of these tests stay apart
 
     def run(task, method, settings, **options):
         plan = measure.Plan(task, method, "quick", settings, seeds=(0,), backbone="tiny", **options)

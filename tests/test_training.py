@@ -15,6 +15,7 @@ from test_tasks import SENTENCES, TAGGED, folder
 import ptv2lib as pt
 from ptv2lib import training
 from ptv2lib.backbones import BACKBONES, Backbone, fingerprint
+from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.methods import METHODS
 from ptv2lib.training import BESIDE_A_PROMPT, _fits_memory, _groups, batches, choose_precision
@@ -280,6 +281,15 @@ def test_every_method_has_settings_that_train(method, name, rows, tmp_path):
     run = pt.train(model, task, pt.TrainingConfig(epochs=8), progress=False)
     losses = [line["loss"] for line in run.record["history"]["epochs"]]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"discrete"}))
+def test_a_new_model_answers_without_dropout(method, task):
+    model = pt.build_model(task, backbone="tiny", method=method, backbone_dropout=0.5)
+    assert not any(module.training for module in model.modules())
+    one = model.encode(task.rows["train"][:1])[0][0]
+    batch = collate([one], model.tokenizer)[0]
+    assert torch.equal(model(**batch), model(**batch))
 
 
 def test_an_interrupt_leaves_the_best_finished_epoch(sentences, monkeypatch):
