@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .model import build_model
+    from .building import build_model
     from .multitask import PHASES, train_multitask
     from .options import ModelOptions
     from .training import TrainingConfig, train

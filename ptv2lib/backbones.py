@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -141,7 +141,7 @@ def load_backbone(
 
     Args:
         name: a name of `BACKBONES`, `"tiny"`, a local folder, or a Hub id `owner/name`.
-        revision: a Hub commit, for ids that have no pin here.
+        revision: a Hub commit, in place of the pinned one or where there is none.
         pooler: keep the checkpoint's pooler; without it the encoder ends at its last layer.
         masked_lm: keep the checkpoint's masked-LM head.
 
@@ -150,11 +150,13 @@ def load_backbone(
         NoNetwork: if the files are not here and the Hub does not answer.
         DataError: if a starter file has other bytes than the pinned ones, or weights or tokenizer cannot be read.
         UnsupportedEncoder: for an architecture that takes no deep prompts.
-        BadOption: if a pooler is asked for that the checkpoint does not have.
+        BadOption: if a pooler is asked for that the checkpoint does not have, or a commit of what is not from the Hub.
         NoMaskedLM: if a masked-LM head is asked for that the checkpoint does not have.
 
     A tokenizer without a padding piece (many decoders) pads with its end-of-text piece; padding is masked.
     """
+    if revision is not None and (name == "tiny" or (name not in BACKBONES and os.path.isdir(name))):
+        raise BadOption(f"revision={revision!r} names a commit on the Hub, and {name!r} is not from there.")
     if name == "tiny":
         encoder, tokenizer, filling = _tiny(pooler, masked_lm)
         return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer), masked_lm=filling)
@@ -313,10 +315,14 @@ def checkpoint_activations(encoder: nn.Module) -> None:
 def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     """Find the folder that holds the backbone's files."""
     if name not in BACKBONES and os.path.isdir(name):
-        return Path(name), revision
+        return Path(name), None
     if name not in BACKBONES and not re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", name, re.ASCII):
         raise unknown("backbone", name, [*BACKBONES, "tiny"])
     source = BACKBONES.get(name) or Source(name, revision)
+    if revision not in (None, source.revision):
+        if source.trained_here:
+            raise BadOption(f"revision={revision!r}: the changes that make {name!r} belong to {source.revision!r}.")
+        source = replace(source, revision=revision)
     starter = (source.hub_id, source.revision) == _STARTER
     if starter and (folder := _starter_wheel()):
         _verify_starter(folder)

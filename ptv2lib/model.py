@@ -1,11 +1,10 @@
-"""An encoder, a prompt and a head: building, predicting, saving and loading."""
+"""An encoder, a prompt and a head: predicting and saving."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,23 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .adapters import add_low_rank, open_weights
+from .adapters import open_weights
 from .attention import Shape, attach, check_gate, check_position_offset
-from .backbones import Backbone, checkpoint_activations, load_backbone, set_dropout, silent
+from .backbones import Backbone, checkpoint_activations, set_dropout, silent
 from .encoding import Encoded, Layout, collate, stored
-from .errors import BadOption, DataError, OutputError, PromptMismatch, unknown
+from .errors import BadOption, DataError, OutputError
 from .files import whole_folder, write_json, write_whole
 from .heads import ChoiceHead, SequenceHead, SpanHead, TokenHead, VerbalizerHead
-from .methods import METHODS, find_method
-from .options import ModelOptions, settle
+from .methods import METHODS
+from .options import ModelOptions
 from .prefix import PrefixEncoder, choose_layers
 from .prompts import SoftPrompt
-from .tasks import Task, find_task
+from .tasks import Task
 from .tasks.common import TaskFamily
-from .tasks.registry import family_from, family_to
+from .tasks.registry import family_to
 from .templates import Template, Verbalizer
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
-CALIBRATED_ON = 256  # training texts, without their labels, that calibration="train" looks at
 
 
 class PromptedModel(nn.Module):
@@ -330,14 +328,14 @@ class PromptedModel(nn.Module):
             self._save_into(staging)
         return Path(folder)
 
-    def _own(self) -> set[str]:
+    def own_weights(self) -> set[str]:
         """Names of the weights that a saved prompt holds: all but the encoder's, save for its biases or adapters."""
         trained = self.trainable() if self.trains in ("biases", "adapters") else ()
         return {name for name in self.state_dict() if not name.startswith(("backbone.", "lm_head."))} | set(trained)
 
     def _save_into(self, folder: Path) -> None:
         state = self.state_dict()
-        tensors = {name: state[name] for name in self._own() if not name.startswith("prompt.")}
+        tensors = {name: state[name] for name in self.own_weights() if not name.startswith("prompt.")}
         raw: dict[str, Tensor] = {}
         if self.prompt is not None:
             tensors |= {f"prompt.{name}": tensor for name, tensor in self.prompt.folded_state().items()}
@@ -358,50 +356,6 @@ class PromptedModel(nn.Module):
                 "options": asdict(self.options),
             },
         )
-
-
-def build_model(
-    task: Task | str,
-    *,
-    backbone: str | Backbone = "minilm",
-    method: str = "pt2",
-    seed: int = 0,
-    **options: Any,
-) -> PromptedModel:
-    """Build a task's model, in evaluation mode: a frozen encoder, a fresh prompt and a fresh head.
-
-    Args:
-        task: a loaded task, or the name of one.
-        backbone: what `load_backbone` takes, or what it gave.
-        method: a name of `METHODS`.
-        seed: of the fresh weights; the random state outside is left as it is.
-        **options: fields of `ModelOptions`.
-
-    Raises:
-        UnknownName: for an unknown task, backbone, method or option.
-        BadOption: for a value that makes no sense, layers outside the model, or a prompt that does not fit.
-    """
-    family = task.family if isinstance(task, Task) else find_task(task)
-    if len(family.labels) < 2 and not isinstance(task, Task):
-        raise BadOption(f"The labels of {family.name!r} come from its data; give build_model the loaded task.")
-    if len(family.labels) < 2:
-        raise BadOption(
-            f"{family.name!r} has the labels {', '.join(family.labels) or 'none'}; a model needs two or more."
-        )
-    chosen = find_method(method)
-    known = [f.name for f in fields(ModelOptions)]
-    for option in options:
-        if option not in known:
-            raise unknown("option", option, known)
-    loaded, filled = settle(ModelOptions(**options), method, family, backbone)
-    if chosen.trains == "adapters":
-        add_low_rank(loaded.encoder, filled.lora_rank, seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = PromptedModel(family, loaded, method, filled)
-        model.seed = seed
-        _start(model, task)
-    return model.eval()
 
 
 def _deep_prompt(options: ModelOptions, shape: Shape, encoder: nn.Module) -> PrefixEncoder:
@@ -425,125 +379,6 @@ def _input_prompt(options: ModelOptions, encoder: nn.Module) -> SoftPrompt:
     width, length = encoder.get_input_embeddings().embedding_dim, options.prompt_length
     _fits_memory(length * width, f"A prompt of length {length}")
     return SoftPrompt(width, length, options.position_offset, options.reparameterization)
-
-
-def _start(model: PromptedModel, task: Task | str) -> None:
-    """What goes beyond random numbers: a prompt that starts from words, a verbalizer without its prior."""
-    options, tokenizer = model.options, model.tokenizer
-    needs_rows = options.init == "activations" or options.calibration == "train"
-    if needs_rows and not isinstance(task, Task):
-        option = "init='activations'" if options.init == "activations" else "calibration='train'"
-        raise BadOption(f"{option} needs a loaded task, whose training text it reads.")
-    if options.init == "activations":
-        pieces = _running_text(task, model)
-        model.prompt.start_from_words(model.backbone, pieces, tokenizer.cls_token_id, tokenizer.sep_token_id)
-    elif options.init in ("vocabulary", "labels"):
-        words = _label_pieces(model) if options.init == "labels" else _whole_words(tokenizer)
-        if options.init == "vocabulary":
-            words = [words[k] for k in torch.randperm(len(words))[: model.prompt.length].tolist()]
-        model.prompt.start_from_pieces(model.backbone, words)
-    if options.calibration == "empty":
-        model.calibrate([dict.fromkeys(model.template.columns, "")])
-    elif options.calibration == "train":
-        model.calibrate([row | {"label": -1} for row in task.split().train[:CALIBRATED_ON]])
-
-
-def _label_pieces(model: PromptedModel) -> list[int]:
-    """Pieces of the labels' words: the verbalizer's, or the labels' own names."""
-    if isinstance(model.head, VerbalizerHead):
-        return [piece for group in model.head.pieces for piece in group]
-    names = [label.replace("_", " ").replace("-", " ") for label in model.family.labels]
-    return [piece for name in names for piece in model.tokenizer(name, add_special_tokens=False)["input_ids"]]
-
-
-def _whole_words(tokenizer: Any) -> list[int]:
-    """Every piece of the vocabulary that is a word by itself, in a fixed order."""
-    vocabulary = tokenizer.get_vocab()
-    return sorted(number for piece, number in vocabulary.items() if piece.lstrip("Ġ▁").isalpha())
-
-
-def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = None) -> PromptedModel:
-    """Load a saved prompt (or a model saved by `ft`) onto its encoder: the same logits, ready to be trained further.
-
-    Args:
-        folder: what `save_prompt` or `save_model` wrote.
-        backbone: the encoder, if it is not to be found by the name that was saved.
-
-    Raises:
-        PromptMismatch: if a file is missing, damaged or of a newer format, or the encoder is not the one it was trained on.
-    """
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    try:
-        saved = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
-        version = saved["format"]
-        if version > FORMAT:
-            raise PromptMismatch(f"The prompt in {folder} has format {version}, newer than this library's {FORMAT}.")
-        tensors = load_file(folder / "prompt.safetensors")
-        raw_file = folder / "reparameterization.safetensors"
-        raw = load_file(raw_file) if raw_file.is_file() else {}
-        options, name = saved["options"], saved["method"]
-        if isinstance(options["layers"], list):
-            options["layers"] = tuple(options["layers"])
-        chosen, method = ModelOptions(**options), METHODS[name]
-        family, cut = family_from(saved["task"]), int(saved["max_length"])
-        made_on, revision, wanted = saved["backbone"], saved["revision"], saved["fingerprint"]
-    except PromptMismatch:
-        raise
-    except Exception as error:  # safetensors and json raise many kinds for a damaged file
-        raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {str(error).splitlines()[0]}") from None
-    own = method.trains == "everything" or chosen.tune_backbone
-    needs = {"pooler": chosen.pooling == "pooler", "masked_lm": chosen.head == "verbalizer"}
-    if own and backbone is not None:
-        given = backbone if isinstance(backbone, str) else backbone.name
-        raise PromptMismatch(f"{folder} holds an encoder of its own, which was trained; leave backbone={given!r} out.")
-    if backbone is None:
-        backbone = load_backbone(str(folder / "backbone") if own else made_on, revision=revision, **needs)
-    elif isinstance(backbone, str):
-        backbone = load_backbone(backbone, **needs)
-    else:
-        parts = {"pooler": getattr(backbone.encoder, "pooler", None), "masked_lm": backbone.masked_lm}
-        lacking = [part for part, needed in needs.items() if needed and parts[part] is None]
-        if lacking:
-            raise PromptMismatch(f"The prompt in {folder} needs load_backbone({backbone.name!r}, {lacking[0]}=True).")
-    if not own and backbone.fingerprint != wanted:
-        raise PromptMismatch(
-            f"The prompt in {folder} was trained on {made_on!r} with fingerprint {wanted[:12]}, "
-            f"and {backbone.name!r} has {backbone.fingerprint[:12]}."
-        )
-    backbone.check_unchanged()
-    if method.trains == "adapters":
-        add_low_rank(backbone.encoder, chosen.lora_rank, 0)
-    model = PromptedModel(family, backbone, name, chosen)
-    model.max_length, model.trained = cut, True
-    if raw:
-        tensors = {k: v for k, v in tensors.items() if not k.startswith("prompt.")} | {
-            f"prompt.{k}": v for k, v in raw.items()
-        }
-    elif model.prompt is not None:
-        model.prompt.fold()
-    expected = model._own()
-    if expected != set(tensors):
-        raise PromptMismatch(f"The prompt in {folder} lacks or adds tensors: {sorted(expected ^ set(tensors))[0]!r}.")
-    try:
-        model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise PromptMismatch(
-            f"The prompt in {folder} has tensors of another shape: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    model.eval()
-    return model
-
-
-def _running_text(task: Task, model: PromptedModel) -> list[int]:
-    """Pieces of training text, whole texts until there are enough for the prompt."""
-    pieces: list[int] = []
-    for row in task.split().train:
-        pieces += model.tokenizer(task.family.texts_of(row), add_special_tokens=False, verbose=False)["input_ids"]
-        if len(pieces) >= model.prompt.length:
-            break
-    return pieces
 
 
 def free_memory() -> int:

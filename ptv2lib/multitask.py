@@ -99,7 +99,10 @@ def train_multitask(
     plans = [plan_training(model.for_task(task, config.seed), task, later, name) for task in tasks]
     joint = fill_config(config, model, [plan.split for plan in plans])
     phase1 = {"tasks": [task.name for task in tasks], "temperature": temperature} | asdict(joint)
-    plans = [replace(plan, settings=plan.settings | {"phase1": phase1}) for plan in plans]
+    plans = [
+        replace(plan, settings=plan.settings | {"phase1": phase1}, model_seed=model.seed, continued=model.trained)
+        for plan in plans
+    ]
     folder = None if output_dir is None else _claim_group(output_dir, plans)
 
     started = time.perf_counter()

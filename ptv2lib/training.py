@@ -148,7 +148,8 @@ class Plan:
         config: how to train, filled with the method's defaults.
         settings: all that was chosen, by part, as it goes into the record.
         name: tells the run from others of the same task and method.
-        continued: whether the model's weights come from an earlier training.
+        model_seed: of the weights the training begins with; None where they were loaded.
+        continued: whether those weights come from an earlier training.
     """
 
     model: PromptedModel
@@ -157,7 +158,8 @@ class Plan:
     config: TrainingConfig
     settings: dict[str, dict[str, Any]]
     name: str | None
-    continued: bool = False
+    model_seed: int | None
+    continued: bool
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -170,6 +172,8 @@ class Plan:
             "source": self.task.source,
             "train_limit": self.task.train_limit,
             "settings": self.settings,
+            "model_seed": self.model_seed,
+            "continued": self.continued,
         }
 
 
@@ -273,7 +277,7 @@ def plan_training(
     config = fill_config(config, model, [split])
     model.max_length = min(config.max_length or model.family.max_length, model.room)
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
-    return Plan(model, task, split, config, settings, name, model.trained)
+    return Plan(model, task, split, config, settings, name, model.seed, model.trained)
 
 
 def fill_config(config: TrainingConfig, model: PromptedModel, splits: Sequence[Split]) -> TrainingConfig:
@@ -634,7 +638,7 @@ def _record(
         "settings": settings
         | {
             "precision": choose_precision(plan.config.precision),
-            "model_seed": model.seed,
+            "model_seed": plan.model_seed,
             "continued": plan.continued,
             "fingerprint": model.fingerprint,
             "revision": model.revision,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .backbones import Backbone, load_backbone
+from .building import CALIBRATED_ON, build_model
 from .errors import BadOption
-from .model import CALIBRATED_ON, build_model
 from .tasks import Task
 
 

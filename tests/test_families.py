@@ -30,9 +30,10 @@ from ptv2lib.backbones import (
     load_backbone,
     set_dropout,
 )
+from ptv2lib.building import build_model
 from ptv2lib.errors import BadOption, UnsupportedEncoder
 from ptv2lib.heads import pool
-from ptv2lib.model import build_model, load_prompt
+from ptv2lib.loading import load_prompt
 from ptv2lib.prefix import PrefixEncoder
 from ptv2lib.prompts import SoftPrompt
 

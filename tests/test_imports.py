@@ -27,6 +27,8 @@ ORDER = [
     "methods",
     "options",
     "model",
+    "building",
+    "loading",
     "zero_shot",
     "records",
     "folders",

@@ -527,6 +527,7 @@ def test_a_tuned_encoder_is_never_swapped_for_another(options, sst2, tmp_path):
     optimize(model, sst2.rows["train"])
     model.save_model(tmp_path / "m")
     rows = sst2.rows["train"][:4]
+    assert pt.load_prompt(tmp_path / "m").name == "tiny"
     try:
         loaded = pt.load_prompt(tmp_path / "m", backbone="tiny")
     except PromptMismatch as error:
@@ -770,7 +771,7 @@ def test_the_prior_is_that_of_the_empty_template(sst2):
 def test_the_prior_is_the_mean_over_training_texts(sst2, monkeypatch):
     model = make(sst2, "discrete", template=CLOZE, calibration="train")
     close(model.head.prior, by_hand(model, sst2.rows["train"]).mean(0))
-    monkeypatch.setattr("ptv2lib.model.CALIBRATED_ON", 4)
+    monkeypatch.setattr("ptv2lib.building.CALIBRATED_ON", 4)
     model = make(sst2, "discrete", template=CLOZE, calibration="train")
     close(model.head.prior, by_hand(model, sst2.rows["train"][:4]).mean(0))
 

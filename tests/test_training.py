@@ -589,3 +589,29 @@ def test_the_record_tells_the_seed_of_the_weights_and_a_second_training(sentence
         run = pt.train(one, sentences, pt.TrainingConfig(**QUICK, seed=1), progress=False)
         found.append([run.record["seed"], *(run.record["settings"][key] for key in ("model_seed", "continued"))])
     assert found == [[1, 4, False], [1, 4, True], [1, None, True]]
+
+
+def test_other_first_weights_are_another_run(sentences, tmp_path):
+    config = pt.TrainingConfig(**QUICK, seed=1)
+    models = [pt.build_model(sentences, backbone="tiny", method="probe", seed=seed) for seed in (4, 5)]
+    run = pt.train(models[0], sentences, config, output_dir=tmp_path, progress=False)
+    before = run.record_path.read_bytes()
+    for model, told in ((models[1], "model_seed=4, not 5"), (models[0], "continued=False, not True")):
+        with pytest.raises(OutputError, match=told):
+            pt.train(model, sentences, config, output_dir=tmp_path, progress=False)
+    assert run.record_path.read_bytes() == before
+
+
+def test_a_commit_that_is_asked_for_is_the_one_that_is_loaded(tmp_path, monkeypatch):
+    tiny = pt.load_backbone("tiny")
+    source, other = BACKBONES["minilm"], "0" * 40
+    snapshot = tmp_path / f"models--{source.hub_id.replace('/', '--')}" / "snapshots" / other
+    for part in (tiny.encoder, tiny.tokenizer):
+        part.save_pretrained(snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = pt.load_backbone("minilm", revision=other)
+    assert (found.revision, found.fingerprint) == (other, tiny.fingerprint)
+    for name in ("tiny", str(snapshot), "minilm-mlm"):
+        with pytest.raises(BadOption, match=f"revision='{other}'"):
+            pt.load_backbone(name, revision=other)
