@@ -302,6 +302,27 @@ def prepare(plan: Plan) -> Material:
     return Material(plan, data, units)
 
 
+@contextlib.contextmanager
+def _accelerate_set_anew() -> Iterator[None]:
+    """Let accelerate start as in a fresh process, and put back what it was set to.
+
+    It keeps its settings in singletons; those of an earlier run, or of a script around this one, may name another precision.
+    """
+    from accelerate.state import AcceleratorState, PartialState
+
+    shared = [AcceleratorState._shared_state, PartialState._shared_state]
+    before = [dict(state) for state in shared]
+    for state in shared:
+        state.clear()
+    try:
+        yield
+    finally:
+        for state, old in zip(shared, before, strict=True):
+            state.clear()
+            state.update(old)
+
+
+@_accelerate_set_anew()
 def fit(
     materials: Sequence[Material],
     config: TrainingConfig,
@@ -328,7 +349,6 @@ def fit(
         BadOption: if the loss stops being a number.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
     from tqdm.auto import tqdm
     from transformers import get_scheduler
@@ -336,8 +356,6 @@ def fit(
     started = time.perf_counter()
     models = nn.ModuleList(material.plan.model for material in materials)  # lists what they share once
     set_seed(config.seed)
-    # accelerate keeps its settings in a singleton, and two runs of one process may differ in precision.
-    AcceleratorState._reset_state(reset_partial_state=True)
     precision = choose_precision(config.precision)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
     models.to(accelerator.device)

@@ -4,12 +4,13 @@ import ast
 import os
 import re
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
-from notebook_outputs import source_hash
+from notebook_outputs import clean, source_hash
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -51,6 +52,25 @@ def body(function: ast.AST) -> str:
     """What a function does, without its name and its docstring."""
     inner = function.body[1:] if ast.get_docstring(function) else function.body
     return "\n".join(map(ast.dump, inner))
+
+
+@each_notebook
+def test_outputs_are_stored_clean(notebook):
+    again = deepcopy(notebook)
+    clean(again)
+    assert again == notebook
+
+
+def test_cleaning_joins_a_line_that_was_printed_in_pieces():
+    pieces = [("stdout", "a "), ("stdout", "b\n"), ("stderr", "c"), ("stdout", "d")]
+    outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in pieces]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print()", outputs=outputs)])
+    clean(notebook)
+    assert [(one.name, one.text) for one in notebook.cells[0].outputs] == [
+        ("stdout", "a b\n"),
+        ("stderr", "c"),
+        ("stdout", "d"),
+    ]
 
 
 @each_notebook

@@ -1,7 +1,7 @@
 """Make executed notebooks fit to be committed: `python book/_ext/notebook_outputs.py notebooks/*.ipynb`.
 
-Removes what differs from run to run without meaning anything (time stamps, the interpreter's version, the state of
-widgets that no output shows) and stores the hash of the code cells that made the outputs. `make outputs` calls it
+Removes what differs from run to run without meaning anything (time stamps, the interpreter's version, the places where a
+stream was cut into pieces, the state of widgets that no output shows) and stores the hash of the code cells that made the outputs. `make outputs` calls it
 right after running the notebooks; a test compares the hash, so that a cell edited since then is noticed.
 """
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -48,6 +49,7 @@ def clean(notebook) -> None:
     """Remove the noise and store the hash."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata.get("language_info", {}).pop("version", None)
     notebook.metadata.pop("signature", None)
     widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE)
