@@ -1,8 +1,9 @@
 """Make executed notebooks fit to be committed: `python book/_ext/notebook_outputs.py notebooks/*.ipynb`.
 
 Removes what differs from run to run without meaning anything (time stamps, the interpreter's version, the places where a
-stream was cut into pieces, the state of widgets that no output shows) and stores the hash of the code cells that made the outputs. `make outputs` calls it
-right after running the notebooks; a test compares the hash, so that a cell edited since then is noticed.
+stream was cut into pieces, the state of widgets that no output shows) and stores the hash of the code cells that made the
+outputs. `make outputs` calls it right after running the notebooks; a test compares the hash, so that a cell edited since
+then is noticed.
 """
 
 import hashlib
