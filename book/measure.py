@@ -153,11 +153,14 @@ def classification() -> list[Plan]:
 
 
 COMPARED = {
-    "conll04": {"epochs": 10},
-    "sst2": {"epochs": 4, "train_limit": 2000},
-    "squad": {"epochs": 2, "train_limit": 2000, "scored": 500},
+    "conll04": ({"epochs": 5, "train_limit": 400}, {"epochs": 10}),
+    "sst2": ({"epochs": 3, "train_limit": 1000}, {"epochs": 4, "train_limit": 2000}),
+    "squad": (
+        {"epochs": 2, "train_limit": 400, "scored": 50},
+        {"epochs": 2, "train_limit": 2000, "scored": 500},
+    ),
 }
-"""What all methods have in common when they are compared: epochs, and the rows of the large sets."""
+"""What all methods have in common, by set: in a trial, on a part of the rows, and when they are compared."""
 
 TRIED = {
     "probe": (("3e-3", "1e-2", "3e-2", "1e-1"), "head_dropout", (0, 0.1)),
@@ -170,36 +173,34 @@ TRIED = {
 """Eight trials a method: four learning rates, and two values of what else matters most for it."""
 
 
-def _trials(task: str, method: str) -> list[Plan]:
-    rates, option, values = TRIED[method]
-    common = COMPARED[task]
-    rows = {key: value for key, value in common.items() if key != "epochs"}
+def _tuned(task: str, method: str, rate: str, value: float, *, trial: bool) -> Plan:
+    """A method with one of its settings: a trial with one seed, or the comparison with three."""
+    option, budget = TRIED[method][1], dict(COMPARED[task][0 if trial else 1])
+    settings = f"epochs={budget.pop('epochs')} learning_rate={rate} {option}={value}"
+    name, seeds = (f"trial-rate{rate}-{option}{value}", (0,)) if trial else ("compared", (0, 1, 2))
+    return Plan(task, method, name, settings, seeds=seeds, **budget)
+
+
+def trials() -> list[Plan]:
+    """Every method with the same number of trials on the same rows, one seed."""
     return [
-        Plan(
-            task,
-            method,
-            f"trial-rate{rate}-{option}{value}",
-            f"epochs={common['epochs']} learning_rate={rate} {option}={value}",
-            seeds=(0,),
-            **rows,
-        )
+        _tuned(task, method, rate, value, trial=True)
+        for task in COMPARED
+        for method, (rates, _, values) in TRIED.items()
         for rate in rates
         for value in values
     ]
 
 
-def trials() -> list[Plan]:
-    """Every method with the same number of trials on the same rows, one seed."""
-    return [plan for task in COMPARED for method in TRIED for plan in _trials(task, method)]
-
-
 def comparison() -> list[Plan]:
-    """Each method's best trial, by the rows that select, with three seeds."""
-    return [
-        replace(max(_trials(task, method), key=Plan.selection), seeds=(0, 1, 2))
-        for task in COMPARED
-        for method in TRIED
-    ]
+    """Each method with the settings of its best trial, by the rows that select, on more rows and with three seeds."""
+    plans = []
+    for task in COMPARED:
+        for method, (rates, _, values) in TRIED.items():
+            pairs = [(rate, value) for rate in rates for value in values]
+            best = max(pairs, key=lambda pair: _tuned(task, method, *pair, trial=True).selection())
+            plans.append(_tuned(task, method, *best, trial=False))
+    return plans
 
 
 def together() -> list[Plan]:

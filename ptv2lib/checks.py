@@ -33,14 +33,22 @@ def share_of_parameters(function: Callable[[int, int], Any]) -> bool:
     )
 
 
-def prompt_parameters(function: Callable[[int, int, int], Any]) -> bool:
-    """Chapter 04: numbers in a deep prompt, from layers, key-value width and length."""
-    cases = {(1, 4, 1): 8, (6, 384, 20): 92_160, (24, 1024, 128): 6_291_456}
-    wrong = [case for case, wanted in cases.items() if _answer(function, *case) != wanted]
+def share_of_attention(function: Callable[[Any, Any], Any]) -> bool:
+    """Chapter 04: the weight that the prompt's positions get together, from the scores of one piece."""
+    import torch
+
+    cases = [([0.0], [0.0]), ([0.0] * 3, [0.0] * 5), ([-1.0, 2.0], [0.5, 0.0, 1.0]), ([1000.0], [1000.0, 999.0])]
+    wrong = []
+    for prompt, text in cases:
+        scores = torch.tensor(prompt), torch.tensor(text)
+        wanted = torch.cat(scores).softmax(0)[: len(prompt)].sum()
+        answer = _answer(function, *scores)
+        if not _same(torch.tensor(answer) if isinstance(answer, float) else answer, wanted):
+            wrong.append((prompt, text, wanted.item()))
     return _say(
         not wrong,
-        "Right: a key and a value for every layer, width and position.",
-        f"Not yet: for layers, width, length = {wrong[0]} the number is {cases[wrong[0]]:,}." if wrong else "",
+        "Right: what the prompt gets is what the text loses.",
+        f"Not yet: for the scores {wrong[0][0]} and {wrong[0][1]} the share is {wrong[0][2]:.3f}." if wrong else "",
     )
 
 

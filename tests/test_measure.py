@@ -59,6 +59,17 @@ def test_every_method_gets_the_same_number_of_trials():
     assert set(counted.values()) == {8} and len(counted) == len(measure.COMPARED) * len(measure.TRIED)
 
 
+def test_the_comparison_takes_what_the_trials_selected(monkeypatch):
+    tried = measure.trials()
+    monkeypatch.setattr(measure.Plan, "selection", lambda plan: tried.index(plan))  # the last one wins
+    last = {(plan.task, plan.method): plan for plan in measure.trials()}
+    compared = {(plan.task, plan.method): plan for plan in measure.comparison()}
+    assert compared.keys() == last.keys()
+    for key, plan in compared.items():
+        assert plan.settings.split()[1:] == last[key].settings.split()[1:] and plan.seeds == (0, 1, 2)
+        assert (plan.train_limit or 10_000) > last[key].train_limit
+
+
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
     """Runs a plan on the `tiny` encoder and gives its records by their file's name."""
