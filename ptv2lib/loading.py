@@ -12,7 +12,7 @@ from torch import Tensor
 from .adapters import add_low_rank
 from .backbones import Backbone, load_backbone
 from .errors import PromptMismatch
-from .methods import METHODS
+from .methods import METHODS, find_method
 from .model import FORMAT, PromptedModel
 from .options import ModelOptions
 from .tasks.common import TaskFamily
@@ -92,7 +92,7 @@ def _read(folder: Path) -> Saved:
         options, method = found["options"], found["method"]
         if isinstance(options["layers"], list):
             options["layers"] = tuple(options["layers"])
-        METHODS[method]  # an unknown one is damage, too
+        find_method(method)
         return Saved(
             folder,
             family_from(found["task"]),

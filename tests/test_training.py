@@ -294,12 +294,15 @@ def test_a_new_model_answers_without_dropout(method, task):
 
 def test_training_leaves_the_accelerator_around_it_as_it_was(sentences):
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(reset_partial_state=True)
     outer = Accelerator(mixed_precision="bf16", cpu=True)
     model = pt.build_model(sentences, backbone="tiny", method="probe")
     run = pt.train(model, sentences, pt.TrainingConfig(**QUICK, precision="fp32"), progress=False)
     assert run.record["settings"]["precision"] == "fp32"
     assert (outer.mixed_precision, str(outer.device)) == ("bf16", "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_an_interrupt_leaves_the_best_finished_epoch(sentences, monkeypatch):
