@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .errors import DataError
 from .metrics import spans
 
 GZIP = b"\x1f\x8b"
+DOCUMENT = "#begin document"  # the first line of CoNLL-2012's gold_conll
 
 
 def read_text(path: Path) -> str:
@@ -39,6 +40,24 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"The file {path}, line {line}, is not UTF-8.") from None
+
+
+def ending_of(path: Path) -> str:
+    """What the name ends in, `.gz` aside: `.jsonl` of `train.jsonl.gz`."""
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+def raw_files(paths: Iterable[Path]) -> list[Path]:
+    """The files that hold a split in its owner's form: those named, and of a folder all inside.
+
+    Of a folder in the layout of CoNLL-2012 they are its `*gold_conll`, and the English ones where it has several languages.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        documents = [file for file in inside if file.name.endswith("gold_conll")]
+        found += [file for file in documents if "english" in file.parts] or documents or inside
+    return found
 
 
 def lines_of(text: str) -> list[str]:
@@ -98,24 +117,18 @@ def squad_rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def superglue_rows(rows: Sequence[dict[str, Any]], where: str) -> list[dict[str, Any]]:
-    """SuperGLUE's JSON lines (version 2 of super.gluebenchmark.com) as the Hub's columns; other rows stay as they are.
+def superglue_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An object of SuperGLUE's JSON lines (version 2 of super.gluebenchmark.com) in the Hub's columns; others as they are.
 
     MultiRC's and ReCoRD's nested questions become one row each answer or query; WSC's `target` is laid open; a missing
     label becomes -1. ReCoRD's spans end inclusively in the files and exclusively here.
+
+    Raises:
+        KeyError, TypeError: if something of the form is missing.
+        ValueError: for an entity outside its passage.
     """
-    found: list[dict[str, Any]] = []
-    for number, row in enumerate(rows):
-        try:
-            found += _superglue_row(row)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{where}, row {number}: {error} is missing from the object.") from None
-    return found
-
-
-def _superglue_row(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     passage = row.get("passage")
-    if "target" in row:  # WSC
+    if isinstance(row.get("target"), dict):  # WSC
         yield {k: v for k, v in row.items() if k != "target"} | row["target"] | {"label": row.get("label", -1)}
     elif isinstance(passage, dict) and "questions" in passage:  # MultiRC
         for question in passage["questions"]:
@@ -130,6 +143,11 @@ def _superglue_row(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif isinstance(passage, dict) and "qas" in row:  # ReCoRD
         text = passage["text"]
         places = sorted({(span["start"], span["end"] + 1) for span in passage["entities"]})
+        for start, end in places:
+            if not 0 <= start < end <= len(text):
+                raise ValueError(
+                    f"the entity from {start} to {end - 1} lies outside its passage of {len(text)} characters"
+                )
         for query in row["qas"]:
             yield {
                 "passage": text,
@@ -168,7 +186,7 @@ def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[d
     for number, line in enumerate(lines):
         if len(line) == len(header):
             label = line[-1] if labelled else "-1"
-            value = {"label": int(label) if label.lstrip("-").isdigit() else label, "idx": number}
+            value = {"label": int(label) if label.lstrip("-").isdigit() else label, "idx": number, "line": number + 2}
             rows.append({column: line[place] for column, place in places.items()} | value)
     return rows
 
@@ -200,10 +218,16 @@ def tagged_rows(path: Path, text: str) -> list[dict[str, Any]]:
     """CoNLL-2003's column files: the word first, its tag last, one a line (Tjong Kim Sang and De Meulder, 2003).
 
     The archive of the official P-tuning v2 code uses the same, also as CoNLL-X with the word in the second column (a number
-    stands in the first).
+    stands in the first). CoNLL-2012's `gold_conll` is known by its first line; its names stand in brackets in column 10.
     """
+    ontonotes = text.lstrip().startswith(DOCUMENT)
     rows = []
     for first, block in sentences(path, text):
+        if ontonotes:
+            where = _ontonotes(path, first, block)
+            tags = bracket_tags([row[10] for row in block], where)
+            rows.append({"tokens": [row[3] for row in block], "ner_tags": tags, "line": first})
+            continue
         if len(block[0]) < 2:
             raise DataError(f"The file {path}, line {first}: a word and its tag must stand on one line.")
         word = 1 if len(block[0]) > 4 and [row[0] for row in block] == [str(i) for i in range(1, len(block) + 1)] else 0
@@ -218,31 +242,46 @@ def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
     - CoNLL-2012 `gold_conll` (conll.cemantix.org/2012): a `#begin document` line comes first; a predicate is a word with a
       frame-set number in column 7, its roles stand from column 11 on, in the same order;
     - CoNLL-2005 columns (lsi.upc.edu/~srlconll): words, then a column of target lemmas, then one column a target.
+
+    The last two name a verb's `lemma`. They have sentences without a predicate, too: such a row is `silent` and has `tokens`
+    alone, for the owner's scorer wants every sentence back.
     """
     if "|||" in text.split("\n", 1)[0]:
         return _lined_roles(path, text)
-    ontonotes = text.lstrip().startswith("#begin document")
+    ontonotes = text.lstrip().startswith(DOCUMENT)
     rows = []
     for first, block in sentences(path, text):
-        where = f"The file {path}, line {first}"
-        if ontonotes and len(block[0]) < 12:
-            raise DataError(f"{where}: {len(block[0])} columns, and gold_conll has at least 12.")
-        if ontonotes:
-            words, columns = [row[3] for row in block], [list(column) for column in zip(*block, strict=True)][11:-1]
-            targets = [i for i, row in enumerate(block) if row[7] != "-"]
-            document = block[0][0]
-        else:
-            words, targets, columns = _props(where, block)
-            document = None
-        if len(targets) != len(columns):
-            raise DataError(f"{where}: {len(targets)} predicates, but {len(columns)} columns of roles.")
-        for column in columns:
-            tags = bracket_tags(column, where)
-            # The column says where its verb is; CoNLL-2012 has one without any, which no scorer can use.
-            if "B-V" in tags:
-                row = {"tokens": words, "predicate": tags.index("B-V"), "tags": tags, "line": first}
-                rows.append(row | ({"document_id": document} if document else {}))
+        where = _ontonotes(path, first, block) if ontonotes else f"The file {path}, line {first}"
+        words, lemmas, columns = _frames(where, block) if ontonotes else _props(where, block)
+        said = [bracket_tags(column, where) for column in columns]
+        # The column says where its verb is; CoNLL-2012 has one without any, which no scorer can use.
+        said = [tags for tags in said if "B-V" in tags]
+        for tags in said:
+            place = tags.index("B-V")
+            row = {"tokens": words, "predicate": place, "tags": tags, "lemma": lemmas[place], "line": first}
+            rows.append(row | ({"document_id": block[0][0]} if ontonotes else {}))
+        if not said:
+            rows.append({"tokens": words, "silent": True, "line": first})
     return rows
+
+
+def _ontonotes(path: Path, first: int, block: list[list[str]]) -> str:
+    """What to call a sentence of gold_conll in a message; refuse one with too few columns."""
+    where = f"The file {path}, line {first}"
+    if len(block[0]) < 12:
+        raise DataError(f"{where}: {len(block[0])} columns, and gold_conll has at least 12.")
+    return where
+
+
+def _frames(where: str, block: list[list[str]]) -> tuple[list[str], list[str], list[list[str]]]:
+    """Words, lemmas and columns of roles of a sentence of gold_conll: one column for each word with a frame set."""
+    cells = [list(column) for column in zip(*block, strict=True)]
+    columns, targets = cells[11:-1], sum(cell != "-" for cell in cells[7])
+    # One sentence of the set has a column without a verb, which may or may not have a frame set of its own.
+    with_verb = sum(any(cell.startswith("(V*") for cell in column) for column in columns)
+    if targets not in (len(columns), with_verb):
+        raise DataError(f"{where}: {targets} predicates, but {len(columns)} columns of roles.")
+    return cells[3], cells[6], columns
 
 
 def pasted_roles(words: Path, props: Path) -> list[dict[str, Any]]:
@@ -268,17 +307,17 @@ def _lined_roles(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _props(where: str, block: list[list[str]]) -> tuple[list[str], list[int], list[list[str]]]:
-    """Find the lemma column: as many role columns stand behind it as it names targets."""
+def _props(where: str, block: list[list[str]]) -> tuple[list[str], list[str], list[list[str]]]:
+    """Words, lemmas and columns of roles; the lemmas are where as many columns follow as it names targets."""
     width = len(block[0])
     columns = [list(column) for column in zip(*block, strict=True)]
     for lemma in range(1, width):
-        targets = [i for i, cell in enumerate(columns[lemma]) if cell != "-"]
+        targets = sum(cell != "-" for cell in columns[lemma])
         roles = columns[lemma + 1 :]
         bracketed = all("*" in cell for column in roles for cell in column)
         with_verb = all(any(cell.startswith("(V*") for cell in column) for column in roles)
-        if len(targets) == len(roles) and bracketed and with_verb:
-            return columns[0], targets, roles
+        if targets == len(roles) and bracketed and with_verb:
+            return columns[0], columns[lemma], roles
     raise DataError(f"{where}: no column of target verbs fits the columns of roles behind it.")
 
 

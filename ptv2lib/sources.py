@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .formats import json_objects, read_text
+from .formats import ending_of, json_objects, read_text
 from .hub import require_network
 
 MINIATURE = Path(__file__).parent / "miniature"
@@ -31,6 +31,9 @@ SPLIT_WORDS = {
     "testb": "test",
 }
 """Words by which owners name their splits."""
+
+FURTHER = ("mismatched", "wsj", "brown", "nyt", "reddit", "amazon")
+"""Words behind a split's name that tell a further set from the main one."""
 
 SHIFTS = {"new_wiki": "test", "nyt": "test_nyt", "reddit": "test_reddit", "amazon": "test_amazon"}
 """The four parts of SQuADShifts; the first stands in for the test."""
@@ -94,36 +97,92 @@ class Table:
         rows: one dict a row.
         names: column to its ClassLabel names, in order.
         where: what to call this split in a message.
+        origins: for each row its file with a unit, `"train.txt, line"`, and its number there; None where they are the rows of
+            one file in order.
     """
 
     rows: list[dict[str, Any]]
     names: Mapping[str, tuple[str, ...]]
     where: str
+    origins: Sequence[tuple[str, int]] | None = None
+
+    def origin(self, number: int) -> tuple[str, int]:
+        """Where a row comes from: its file with a unit, and its number there."""
+        return (f"{self.where}, row", number) if self.origins is None else self.origins[number]
+
+    def place(self, number: int) -> str:
+        """What to call a row in a message: its file, and its line or its number there."""
+        return "{} {}".format(*self.origin(number))
+
+    def second_place(self, number: int, first: int) -> str:
+        """What to call a row beside one that was named already: in the same file, its line or number alone."""
+        (unit, at), (named, _) = self.origin(number), self.origin(first)
+        return f"{unit.rpartition(' ')[2]} {at}" if unit == named else f"{unit} {at}"
+
+    def expanded(self, expand: Callable[[dict[str, Any]], Iterable[dict[str, Any]]], form: str) -> Table:
+        """The table of what `expand` makes of each row; what is made of one row keeps its place.
+
+        Raises:
+            DataError: naming the row, where `expand` misses something of this form or finds a wrong value.
+        """
+        rows: list[dict[str, Any]] = []
+        origins = []
+        for number, row in enumerate(self.rows):
+            try:
+                made = list(expand(row))
+            except KeyError as error:
+                raise DataError(f"{self.place(number)}: {error} is missing from the object.") from None
+            except ValueError as error:
+                raise DataError(f"{self.place(number)}: {error}.") from None
+            except (TypeError, AttributeError):
+                raise DataError(f"{self.place(number)} does not have the form of {form}.") from None
+            rows += made
+            origins += [self.origin(number)] * len(made)
+        return Table(rows, self.names, self.where, origins)
+
+
+def lined(path: Path, rows: Sequence[dict[str, Any]]) -> Table:
+    """The table of a text file whose reader left under `line` where each row begins."""
+    unit = f"{path}, line"
+    origins = [(unit, row["line"]) for row in rows]
+    return Table([{k: v for k, v in row.items() if k != "line"} for row in rows], {}, str(path), origins)
+
+
+def joined(tables: Sequence[Table], where: str) -> Table:
+    """Tables one behind the other, as one; each row keeps its place.
+
+    Args:
+        tables: of the same columns.
+        where: what to call the whole in a message.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    rows = [row for table in tables for row in table.rows]
+    origins = [table.origin(number) for table in tables for number in range(len(table.rows))]
+    return Table(rows, tables[0].names if tables else {}, where, origins)
 
 
 def split_of(name: str) -> str | None:
     """The split that a file or folder of this name holds; None if it does not say.
 
-    `dev-v1.1.json`, `eng.testa`, `validation-00000-of-00001.parquet` and `devel` are validation; `test.wsj`, `dev_mismatched`
-    and `new_wiki_v1.0` keep what tells them from the main one: `test_wsj`, `validation_mismatched`, `test`.
+    `dev-v1.1.json`, `eng.testa`, `validation-00000-of-00001.parquet` and `devel` are validation; `test.wsj` and
+    `dev_mismatched` keep what stands behind and tells them from the main one: `test_wsj`, `validation_mismatched`. Names
+    without such a word may be parts of SQuADShifts, as `nyt_v1.0.json`.
     """
-    lower = name.lower()
-    for shift, split in SHIFTS.items():
-        if lower.startswith(shift):
-            return split
-    words = re.split(r"[^a-z]+", lower)
-    found = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
-    # "partial-train", "train00": digits fall off above, other words do not matter.
-    special = next((word for word in words if word in ("mismatched", "wsj", "brown", "nyt", "reddit", "amazon")), None)
-    return f"{found}_{special}" if found and special and found != "train" else found
+    words = re.split(r"[^a-z]+", name.lower())  # digits fall off: "train00"
+    at = next((place for place, word in enumerate(words) if word in SPLIT_WORDS), None)
+    if at is None:
+        return next((split for shift, split in SHIFTS.items() if name.lower().startswith(shift)), None)
+    found = SPLIT_WORDS[words[at]]
+    special = next((word for word in words[at:] if word in FURTHER), None)
+    return f"{found}_{special}" if special and found != "train" else found
 
 
-def read_folder(
-    folder: str | os.PathLike, parse: Callable[[list[Path]], list[dict[str, Any]]] | None = None
-) -> dict[str, Table]:
+def read_folder(folder: str | os.PathLike, parse: Callable[[list[Path]], Table] | None = None) -> dict[str, Table]:
     """Read the splits of a folder: files or sub-folders named after their split (`split_of`).
 
-    Parquet, JSON lines and SQuAD's JSON are read here; `parse` reads other files, in the owner's own form.
+    Parquet, JSON lines and SQuAD's JSON are read here, JSON also packed as `.gz`; `parse` reads other files, in the owner's
+    own form.
 
     Raises:
         DataError: if the folder is missing or holds no split, two files claim one, or a file cannot be read; named.
@@ -139,21 +198,21 @@ def read_folder(
     return {split: _read_split(paths, parse) for split, paths in found.items()}
 
 
-def _read_split(paths: list[Path], parse: Callable[[list[Path]], list[dict[str, Any]]] | None) -> Table:
+def _read_split(paths: list[Path], parse: Callable[[list[Path]], Table] | None) -> Table:
     """One split from the best of its forms: parquet before JSON before the owner's own."""
     for ending in (".parquet", ".jsonl", ".json"):
-        chosen = [path for path in paths if path.suffix == ending]
-        inside = [path for folder in paths if folder.is_dir() for path in sorted(folder.rglob(f"*{ending}"))]
+        chosen = [path for path in paths if ending_of(path) == ending]
+        folders = [path for path in paths if path.is_dir()]
+        inside = [path for folder in folders for path in sorted(folder.rglob("*")) if ending_of(path) == ending]
         if chosen or inside:
             tables = [_read_file(path) for path in _one_source(chosen) or inside]
-            rows = [row for table in tables for row in table.rows]
-            return Table(rows, tables[0].names, tables[0].where)
+            return joined(tables, f"{tables[0].where} and {len(tables) - 1} more")
     # CoNLL-2012 keeps its standard test beside a larger one.
     standard = [path for path in paths if path.name.startswith("conll-2012")]
     chosen = _one_source(standard or paths)
     if parse is None:
         raise DataError(f"The file {chosen[0]} must be .parquet, .jsonl or .json.")
-    return Table(parse(chosen), {}, str(chosen[0]))
+    return parse(chosen)
 
 
 def _one_source(paths: list[Path]) -> list[Path]:
@@ -239,7 +298,7 @@ def _read_file(path: Path) -> Table:
     import datasets
     import pyarrow.parquet
 
-    if path.suffix != ".parquet":
+    if ending_of(path) != ".parquet":
         return Table(json_objects(path, read_text(path)), {}, str(path))
     try:
         return _from_dataset(datasets.Dataset(pyarrow.parquet.read_table(path)), str(path))

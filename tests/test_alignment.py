@@ -149,7 +149,9 @@ def test_roles_come_back_in_every_layout(tokenizer, data):
     others = [label for label in family.labels if label[2:] != "V"]
     tags = data.draw(st.lists(st.sampled_from(others), min_size=len(tokens), max_size=len(tokens)))
     predicate = data.draw(st.integers(0, len(tokens) - 1))
-    row = {"tokens": tokens, "predicate": predicate, "tags": [*tags[:predicate], "B-V", *tags[predicate + 1 :]]}
+    end = data.draw(st.integers(predicate + 1, len(tokens)))  # a predicate may have several words
+    verb = ["B-V", *["I-V"] * (end - predicate - 1)]
+    row = {"tokens": tokens, "predicate": predicate, "tags": [*tags[:predicate], *verb, *tags[end:]]}
     for name in layouts(tokenizer):
         ((one,),) = family.encode([row], tokenizer, Layout(512, name=name))
         assert (one.labels != IGNORED).sum() == len(tokens), name
@@ -157,6 +159,14 @@ def test_roles_come_back_in_every_layout(tokenizer, data):
         if name == "segments":
             of = tokenizer(tokens, is_split_into_words=True).word_ids()
             assert one.inputs["token_type_ids"].tolist() == [int(word == predicate) for word in of]
+
+
+def test_what_a_model_says_of_other_verbs_is_dropped(tokenizer):
+    family = TASKS["conll05"]
+    row = {"tokens": ["he", "gave", "two", "and", "more"], "predicate": 1}
+    said = ["I-V", "O", "O", "B-V", "I-V"]
+    ((one,),) = family.encode([row | {"tags": said}], tokenizer, Layout(64))
+    assert family.decode([perfect(one, len(family.labels))], [one], row) == ["O", "B-V", "O", "O", "O"]
 
 
 def test_equal_verbs_differ_but_for_the_layout_verb(tokenizer):

@@ -5,6 +5,8 @@ import gzip
 import json
 import random
 import re
+import subprocess
+import sys
 import warnings
 
 import datasets
@@ -98,6 +100,7 @@ ROWS = {
     "one idx for two questions": ("multirc", {"question": "Where?"}, "row 1: paragraph 0, question 0 stands there"),
     "entities that are one text": ("record", {"entities": "Ann, Bo"}, "row 1: column 'entities'"),
     "answers that are one text": ("record", {"answers": "Ann"}, "row 1: column 'answers'"),
+    "an answer of a question twice": ("multirc", {"answer": "Bo"}, "row 1: paragraph 0, question 0 has answer 0 twice"),
     "no placeholder": ("record", {"query": "Who met Bo"}, "row 1: column 'query' has no @placeholder"),
     "no entities": ("record", {"entities": []}, "row 1: column 'entities' is empty"),
     "an answer elsewhere": ("squad", answer("Oslo", 4), "row 1: the answer 'Oslo' is not at 4, where the context says 'live'"),
@@ -149,11 +152,11 @@ FILES = {
     "a list of rows": ("sst2", "train.json", json.dumps(SENTENCES), "train.json must hold one JSON object a line"),
     "a line that is no object": ("sst2", "train.jsonl", JSON_LINES + "3\n", "train.jsonl, line 41, must hold one JSON object"),
     "SQuAD without questions": ("squad", "train.json", '{"data": [{"paragraphs": [{"context": "x"}]}]}', "train.json.*'qas'"),
-    "half a sentence of columns": ("conll03", "train.txt", IOB2[:-8], "train.txt, row 1, word 0: the label 'B-'"),
+    "half a sentence of columns": ("conll03", "train.txt", IOB2[:-8], "train.txt, line 9, word 0: the label 'B-'"),
     "half a line of columns": ("conll03", "train.txt", "Ann NNP B-NP B-PER\nmet VB", "train.txt, line 1: .* 2 to 4 columns"),
     "a word alone": ("conll03", "train.txt", "Ann\nmet\n", "train.txt, line 1: a word and its tag"),
-    "columns of another task": ("conll03", "train.txt", IOB2.replace("B-LOC", "B-GPE"), "train.txt, row 1, word 0: .*'B-GPE'"),
-    "mixed notations in columns": ("conll03", "train.txt", IOB2.replace("B-LOC", "I-LOC"), "train.txt, row 1, word 0: I-LOC"),
+    "columns of another task": ("conll03", "train.txt", IOB2.replace("B-LOC", "B-GPE"), "train.txt, line 9, word 0: .*'B-GPE'"),
+    "mixed notations in columns": ("conll03", "train.txt", IOB2.replace("B-LOC", "I-LOC"), "train.txt, line 9, word 0: I-LOC"),
     "half a props sentence": ("conll05", "train.txt", COMBINED[:95], "train.txt, line 1: "),
     "props without their verb": ("conll05", "train.txt", COMBINED.replace("(V*)", "*"), "train.txt, line 1: no column of target"),
     "an open bracket": ("conll05", "train.txt", "Ann - (A0*\nran run (V*)\n", "train.txt, line 1, word 1: .*opens inside A0"),
@@ -161,7 +164,7 @@ FILES = {
     "a lined row without its sign": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n1 Ann ran\n", "train.txt, line 2: expected"),
     "a lined row without its index": ("conll05", "train.txt", "Ann ran ||| B-A0 B-V\n", "train.txt, line 1: expected"),
     "a lined row of nothing": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n ||| \n", "train.txt, line 2: expected"),
-    "a lined row cut short": ("conll05", "train.txt", "1 Ann ran ||| B-A0\n", "train.txt, row 0: 2 tokens, but 1 tags"),
+    "a lined row cut short": ("conll05", "train.txt", "1 Ann ran ||| B-A0\n", "train.txt, line 1: 2 tokens, but 1 tags"),
     "a gold_conll cut short": ("conll12", "train.gold_conll", cut(GOLD_CONLL, 0.2), "train.gold_conll, line 2: "),
     "a gold_conll of few columns": ("conll12", "train.gold_conll", "#begin document (x)\nx 0 0 A\n", "train.gold_conll, line"),
     "predicates without columns": (
@@ -171,7 +174,7 @@ FILES = {
         "train.gold_conll, line 2: 1 predicates, but 2 columns",
     ),
     "TSV of another task": ("mnli", "train.tsv", "sentence\tlabel\nx\t1\n", "train.tsv has the columns sentence, label"),
-    "TSV with a label outside": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\ny\t2\n", "train.tsv, row 1: the label 2"),
+    "TSV with a label outside": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\ny\t2\n", "train.tsv, line 3: the label 2"),
     "TSV with a header alone": ("sst2", "train.tsv", "sentence\tlabel\n", "train.tsv has no rows"),
     "an ending that nobody reads": ("sst2", "train.csv", "sentence,label\nx,1\n", "train.csv must be"),
     "an empty file": ("conll03", "train.txt", "", "train.txt is empty"),
@@ -254,10 +257,71 @@ def test_a_further_test_without_labels_is_not_scored(tmp_path):
     assert set(task.split().further) == {"validation_mismatched"}
 
 
+def test_a_row_is_named_by_its_own_file_and_line(tmp_path):
+    shards = {"train-00000-of-00002": SENTENCES, "train-00001-of-00002": [*SENTENCES[:3], SENTENCES[0] | {"label": 7}]}
+    said = refused("sst2", folder(tmp_path / "a", **shards, validation=SENTENCES), "row 3: the label 7")
+    assert "train-00001-of-00002.jsonl" in said
+    texts = {"a__gold_conll": GOLD_CONLL, "b__gold_conll": GOLD_CONLL.replace("PERSON", "HERO")}
+    path = files(tmp_path / "b", train=texts, development=texts)
+    said = refused("ontonotes5", path, "line 2, word 0: the label 'B-HERO'")
+    assert "b.gold_conll" in said
+    second = multirc(True) | {"idx": 3}
+    second["passage"] = second["passage"] | {"questions": [{"question": "Who?", "idx": 0, "answers": [{"text": "Bo"}]}]}
+    refused(
+        "multirc",
+        folder(tmp_path / "c", train=[multirc(True), second], val=[multirc(True)]),
+        "train.jsonl, row 1: 'idx'",
+    )
+
+
+def test_a_query_twice_and_an_entity_outside_its_passage_are_named(tmp_path):
+    rows = [GAP | {"idx": {"passage": 0, "query": 0}}] * 2
+    refused("record", folder(tmp_path / "a", train=rows, validation=rows), "row 1: column 'idx' repeats")
+    passage = {"text": "Ann met Bo.", "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 11}]}
+    row = {"idx": 0, "passage": passage, "qas": [{"idx": 0, "query": "@placeholder met Bo", "answers": []}]}
+    words = "row 0: the entity from 8 to 11 lies outside its passage of 11 characters"
+    refused("record", folder(tmp_path / "b", train=[row], validation=[row]), words)
+
+
+LARGE_CONTEXT = """
+import resource, sys
+import psutil
+import ptv2lib as pt
+
+pt.load_task("squad", source="miniature")  # whatever is imported on the way is there now
+used = psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (used + 600_000_000, resource.RLIM_INFINITY))
+try:
+    pt.load_task("squad", dataset=sys.argv[1])
+except pt.PtvError as error:
+    print(error)
+"""
+
+
+def test_a_context_longer_than_memory_is_named_before_it_is_tokenized(tmp_path):
+    row = QUESTION | {"context": QUESTION["context"] + " word" * 600_000, "id": "long"}
+    path = folder(tmp_path, train=[QUESTION, row], validation=[QUESTION])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", LARGE_CONTEXT, path], capture_output=True, text=True)
+    words = r"train.jsonl, row 1: column 'context' has 3,000,018 characters; to tokenize them takes about 0.7 GiB, and 0.\d GiB"
+    assert re.search(words, done.stdout), done.stdout + done.stderr
+
+
 # What owners give out and what is kept
 
 
-def test_what_is_odd_but_given_out_is_kept(tmp_path):
+COUNTED = {
+    "sst2": {"repeated": 1, "empty": 1},
+    "conll03": {"repeated": 1, "empty": 1},
+    "conll05": {"repeated": 1, "alone": 1, "continued": 1},
+    "copa": {"repeated": 1},
+    "wic": {"repeated": 1},
+    "wsc": {"repeated": 1},
+    "record": {"repeated": 1},
+    "squad_v2": {"repeated": 1},
+}
+
+
+def test_what_is_odd_but_given_out_is_kept_and_counted(tmp_path):
     alone = GAVE | {"tags": ["O", "B-V", "O", "O", "O", "O"]}
     kept = {
         "sst2": [SENTENCES[0], SENTENCES[0], {"sentence": "", "label": 1}],
@@ -272,6 +336,8 @@ def test_what_is_odd_but_given_out_is_kept(tmp_path):
     for name, rows in kept.items():
         task = load_task(name, dataset=folder(tmp_path / name, train=rows, validation=rows))
         assert len(task.rows["train"]) == len(rows), name
+        odd = {count: number for count, number in task.family.peculiar(task.rows["train"]).items() if number}
+        assert odd == COUNTED[name], name
     assert load_task("multirc", dataset=folder(tmp_path / "multirc", train=[multirc(True)], val=[multirc(True)])).rows[
         "train"
     ][1]["answers"] == [""]

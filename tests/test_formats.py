@@ -6,7 +6,7 @@ import warnings
 
 import datasets
 import pytest
-from test_tasks import folder
+from test_tasks import SENTENCES, folder
 
 from ptv2lib import Classification
 from ptv2lib.sources import HubSet, read_folder, split_of
@@ -406,6 +406,8 @@ SAID = {
     "tags": ["B-A1", "I-A1", "O", "B-A0", "B-V", "O", "B-C-A1", "I-C-A1"],
 }
 ROLES = [GAVE, LEFT, SAID]
+YES = {"silent_before": (1,)}  # the files have a sentence of one word before the last one, without a predicate
+TOLD = [GAVE | {"lemma": "give"}, LEFT | {"lemma": "leave"}, SAID | {"lemma": "say"} | YES]
 COMBINED = """\
 Ann   NNP (S*  * -  -     (A0*)  (A0*)
 gave  VBD  *   * 01 give  (V*)   *
@@ -437,7 +439,7 @@ def test_conll05_combined_files(text, tmp_path):
     path = files(tmp_path, train__txt=text, devel__txt=text, test__wsj__txt=text, test__brown__txt=text)
     rows = read("conll05", path)
     assert set(rows) == {"train", "validation", "test", "test_wsj", "test_brown"}
-    assert all(part == ROLES for part in rows.values())
+    assert all(part == TOLD for part in rows.values())
 
 
 def test_conll05_release_folders(tmp_path):
@@ -457,8 +459,10 @@ def test_conll05_release_folders(tmp_path):
         **{"test.wsj": layers("test.wsj"), "test.brown": layers("test.brown")},
     )
     rows = read("conll05", path)
-    assert rows["train"] == ROLES * 2
-    assert rows["validation"] == rows["test"] == rows["test_wsj"] == rows["test_brown"] == ROLES
+    assert rows["train"] == TOLD * 2
+    assert rows["validation"] == rows["test"] == rows["test_wsj"] == rows["test_brown"] == TOLD
+    told = TASKS["conll05"].submission([row["tags"] for row in TOLD], TOLD)
+    assert [line.split() for line in told.split("\n")] == [line.split() for line in PROPS.split("\n")]
 
 
 def test_the_official_archive_s_lines(tmp_path):
@@ -521,7 +525,29 @@ def test_conll12_tree_takes_the_standard_test(tmp_path):
             "conll-2012-test": annotations(GOLD_CONLL),
         },
     )
-    assert read("conll12", path) == {"train": SETS, "validation": SETS, "test": SETS}
+    lemmas = ({"lemma": "do"}, {"lemma": "set"}, {"lemma": "go"} | YES)
+    told = [row | more for row, more in zip(SETS, lemmas, strict=True)]
+    assert read("conll12", path) == {"train": told, "validation": told, "test": told}
+
+
+def test_conll12_of_several_languages_is_read_in_english(tmp_path):
+    other = annotations(GOLD_CONLL.replace("Ann ", "Anna"))["data"]["english"]
+    folder = {"data": annotations(GOLD_CONLL)["data"] | {"chinese": other}}
+    rows = read("conll12", files(tmp_path, train=folder, development=folder))
+    assert [row["tokens"][0] for row in rows["train"]] == ["Ann", "Ann", "It"]
+
+
+def test_conll12_with_a_column_that_has_neither_verb_nor_frame_set(tmp_path):
+    text = GOLD_CONLL.replace("seem  01", "seem  - ")
+    rows = read("conll12", files(tmp_path, train=annotations(text), development=annotations(text)))
+    assert [row["tags"] for row in rows["train"]] == [row["tags"] for row in SETS]
+
+
+def test_names_of_ontonotes_from_gold_conll(tmp_path):
+    path = files(tmp_path, train=annotations(GOLD_CONLL), development=annotations(GOLD_CONLL))
+    first, nothing, _ = read("ontonotes5", path)["train"]
+    assert first == {"tokens": SETS[0]["tokens"], "tags": ["B-PERSON", *["O"] * 6]}
+    assert nothing == {"tokens": ["Nothing"], "tags": ["O"]}
 
 
 def test_conll12_documents_of_the_hub(tmp_path):
@@ -551,7 +577,8 @@ def test_conll12_documents_of_the_hub(tmp_path):
     for split in ("train", "validation", "test"):  # the parquet branch names folders, not files, after splits
         (tmp_path / split).mkdir()
         made.to_parquet(tmp_path / split / "0000.parquet")
-    assert read("conll12", tmp_path) == {"train": SETS, "validation": SETS, "test": SETS}
+    told = [*SETS[:2], SETS[2] | YES]
+    assert read("conll12", tmp_path) == {"train": told, "validation": told, "test": told}
 
 
 def test_roles_of_unlisted_sets_are_those_of_all_splits(tmp_path):
@@ -621,6 +648,28 @@ def test_squad_json(name, version, indent, tmp_path):
     answers = {"text": datasets.List(TEXT), "answer_start": datasets.List(NUMBER)}
     features = {"id": TEXT, "title": TEXT, "context": TEXT, "question": TEXT, "answers": answers}
     assert read(name, parquet(tmp_path / "hub", features, **rows)) == rows
+
+
+def test_names_of_other_sets_do_not_count_before_the_split_s_name(tmp_path):
+    path = files(tmp_path, amazon_train__jsonl=lines(SENTENCES), amazon_validation__jsonl=lines(SENTENCES[:6]))
+    assert {split: len(rows) for split, rows in read("sst2", path).items()} == {"train": 40, "validation": 6}
+
+
+def test_json_and_tsv_may_be_packed(tmp_path):
+    packed = {f"{split}__jsonl__gz": gzip.compress(lines(SENTENCES).encode()) for split in ("train", "validation")}
+    tsv = "sentence\tlabel\n" + "".join(f"{row['sentence']}\t{row['label']}\n" for row in SENTENCES)
+    named = {f"{split}__tsv__gz": gzip.compress(tsv.encode()) for split in ("train", "validation")}
+    texts = [row["sentence"] for row in SENTENCES]
+    for place, contents in (("json", packed), ("tsv", named)):
+        rows = read("sst2", files(tmp_path / place, **contents))
+        assert [row["sentence"] for row in rows["train"]] == texts, place
+
+
+def test_a_column_of_one_s_own_may_be_called_target(tmp_path):
+    rows = [{"target": "tax", "text": f"Text {number}.", "label": number % 2} for number in range(20)]
+    family = Classification("stance", ("target", "text"), ("no", "yes"))
+    task = load_task(family, dataset=folder(tmp_path, train=rows, validation=rows[:4]))
+    assert task.rows["train"][3]["target"] == "tax"
 
 
 def test_squadshifts_names(tmp_path):

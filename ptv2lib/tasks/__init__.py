@@ -229,8 +229,8 @@ def load_task(
         NoNetwork: if the Hub is needed and does not answer.
     """
     family = name if isinstance(name, TaskFamily) else find_task(name)
-    if train_limit is not None and train_limit < 1:
-        raise BadOption(f"train_limit={train_limit} must be at least 1.")
+    if train_limit is not None and (type(train_limit) is not int or train_limit < 1):
+        raise BadOption(f"train_limit={train_limit!r} must be a whole number of at least 1.")
     tables, origin, revision = _tables(family, source, dataset)
     if not tables:
         raise DataError(f"{origin} holds no split; name its files train, validation and test.")

@@ -68,14 +68,13 @@ class MultiRC(AnswerSet):
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give one row a question: `paragraph`, `question`, `answers`, `labels`, `idx` of all three."""
-        rows = superglue_rows(table.rows, table.where)
-        table = Table(rows, table.names, table.where)
+        table = table.expanded(superglue_rows, "MultiRC")
         check_columns(table, ["paragraph", "question", "answer", "idx"])
         for column in ("paragraph", "question", "answer"):
             check_texts(table, column)
         questions: dict[tuple, dict[str, Any]] = {}
-        for number, row in enumerate(rows):
-            where = f"{table.where}, row {number}"
+        for number, row in enumerate(table.rows):
+            where = table.place(number)
             idx = row["idx"]
             parts = ("paragraph", "question", "answer")
             if not isinstance(idx, dict) or not all(isinstance(idx.get(part), (int, str)) for part in parts):
@@ -88,6 +87,8 @@ class MultiRC(AnswerSet):
             )
             if (question["paragraph"], question["question"]) != (row["paragraph"], row["question"]):
                 raise DataError(f"{where}: paragraph {key[0]}, question {key[1]} stands there with two texts.")
+            if idx["answer"] in question["answer_idx"]:
+                raise DataError(f"{where}: paragraph {key[0]}, question {key[1]} has answer {idx['answer']} twice.")
             question["answers"].append(row["answer"])
             question["labels"].append(
                 read_label(row.get("label", UNLABELLED), self.labels, table.names.get("label"), where)
@@ -150,6 +151,8 @@ class MultiRC(AnswerSet):
         answers = example["answers"]
         if not isinstance(answers, (list, tuple)) or not answers or not all(isinstance(one, str) for one in answers):
             raise DataError(f"The example: column 'answers' must be a list of texts, not {answers!r:.60}.")
+        if len(set(answers)) < len(answers):
+            raise DataError("The example: column 'answers' has a text twice; give each answer once.")
         return {column: example[column] for column in ("paragraph", "question", "answers")}
 
     def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:
@@ -169,14 +172,17 @@ class ReCoRD(AnswerSet):
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give its queries: `passage`, `query`, `entities`, `answers` (empty where unknown), `idx`."""
-        rows = superglue_rows(table.rows, table.where)
-        table = Table(rows, table.names, table.where)
+        table = table.expanded(superglue_rows, "ReCoRD")
         check_columns(table, ["passage", "query", "entities"])
         for column in ("passage", "query"):
             check_texts(table, column)
-        found = []
-        for number, row in enumerate(rows):
-            where = f"{table.where}, row {number}"
+        found, seen = [], set()
+        for number, row in enumerate(table.rows):
+            where = table.place(number)
+            idx = row.get("idx", {"passage": number, "query": number})
+            if repr(idx) in seen:
+                raise DataError(f"{where}: column 'idx' repeats {idx!r:.60}.")
+            seen.add(repr(idx))
             if PLACEHOLDER not in row["query"]:
                 raise DataError(f"{where}: column 'query' has no {PLACEHOLDER}.")
             for column in ("entities", "answers"):
@@ -189,7 +195,7 @@ class ReCoRD(AnswerSet):
                 {"passage": row["passage"], "query": row["query"], "entities": list(row["entities"])}
                 | {
                     "answers": list(row.get("answers") or []),
-                    "idx": row.get("idx", {"passage": number, "query": number}),
+                    "idx": idx,
                 }
             )
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from ..encoding import Encoded, Layout
 from ..errors import DataError
-from ..formats import glue_rows, read_text, superglue_rows
+from ..formats import ending_of, glue_rows, read_text, superglue_rows
 from ..metrics import accuracy, macro_f1
-from ..sources import HubSet, Table
+from ..sources import HubSet, Table, joined, lined
 from .common import (
     NO_HUB,
     UNLABELLED,
@@ -75,24 +75,25 @@ class Classification(TaskFamily):
         """Columns that a template cuts last: questions, where passages are long."""
         return {"only_first": self.texts[1:], "only_second": self.texts[:1]}.get(self.cut, ())
 
-    def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
+    def parse(self, paths: list[Path]) -> Table:
         """GLUE's TSV."""
-        if not self.columns or any(path.suffix != ".tsv" for path in paths):
+        if not self.columns or any(ending_of(path) != ".tsv" for path in paths):
             return super().parse(paths)
-        return [row for path in paths for row in glue_rows(path, read_text(path), self.columns)]
+        tables = [lined(path, glue_rows(path, read_text(path), self.columns)) for path in paths]
+        return joined(tables, str(paths[0].parent))
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give its rows with integer labels in this task's order; `idx` is kept."""
-        rows = superglue_rows(table.rows, table.where)
-        rows = [{self.synonyms.get(column, column): value for column, value in row.items()} for row in rows]
-        table = Table(rows, table.names, table.where)
+        table = table.expanded(superglue_rows, "SuperGLUE")
+        rows = [{self.synonyms.get(column, column): value for column, value in row.items()} for row in table.rows]
+        table = replace(table, rows=rows)
         check_columns(table, self.texts)
         for column in self.texts:
             check_texts(table, column)
         names = table.names.get("label")
         return [
-            self._row(row, number, f"{table.where}, row {number}")
-            | {"label": read_label(row.get("label", UNLABELLED), self.labels, names, f"{table.where}, row {number}")}
+            self._row(row, number, table.place(number))
+            | {"label": read_label(row.get("label", UNLABELLED), self.labels, names, table.place(number))}
             for number, row in enumerate(rows)
         ]
 
@@ -256,7 +257,7 @@ class Coreference(Classification):
         if layout.name == "stars":
             words = row["text"].split()
             at = row["span2_index"]
-            return [" ".join([*words[:at], "*", words[at], "*", *words[at + 1 :]]), row["span1_text"]]
+            return [" ".join([*words[:at], f"*{words[at]}*", *words[at + 1 :]]), row["span1_text"]]
         if layout.name == "words":
             return [row["text"]]
         return [f"{row['span2_text']}: {row['text']}", row["span1_text"]]

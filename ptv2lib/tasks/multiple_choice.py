@@ -67,7 +67,7 @@ class MultipleChoice(TaskFamily):
         names = table.names.get("label")
         rows = []
         for number, row in enumerate(table.rows):
-            where = f"{table.where}, row {number}"
+            where = table.place(number)
             self._check_kind(row, where)
             if isinstance(row.get("label"), list):
                 raise DataError(

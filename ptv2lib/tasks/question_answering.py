@@ -50,9 +50,10 @@ class QuestionAnswering(TaskFamily):
         seen: dict[str, int] = {}
         rows = []
         for number, row in enumerate(table.rows):
-            where = f"{table.where}, row {number}"
-            if str(row["id"]) in seen:
-                raise DataError(f"{where}: column 'id' repeats {row['id']!r} of row {seen[str(row['id'])]}.")
+            where = table.place(number)
+            first = seen.get(str(row["id"]))
+            if first is not None:
+                raise DataError(f"{where}: column 'id' repeats {row['id']!r} of {table.second_place(first, number)}.")
             seen[str(row["id"])] = number
             answers = self._answers(row["answers"], where)
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
@@ -231,8 +232,9 @@ def _gold_pieces(places: np.ndarray, answers: Mapping) -> tuple[int, int]:
     """First and last piece of the first gold answer, or (0, 0) where this window does not hold it whole."""
     if not answers["text"]:
         return 0, 0
-    start = answers["answer_start"][0]
-    end = start + len(answers["text"][0])
+    text = answers["text"][0]
+    start = answers["answer_start"][0] + len(text) - len(text.lstrip())  # no piece holds the blanks at its ends
+    end = start + len(text.strip())
     inside = np.flatnonzero((places[:, 1] > start) & (places[:, 0] < end) & (places[:, 1] > places[:, 0]))
     if not len(inside) or places[inside[0], 0] > start or places[inside[-1], 1] < end:
         return 0, 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from ..errors import PromptMismatch
 from ..sources import PARQUET_BRANCH, SHIFTS, HubPart, HubSet
 from .answer_sets import MultiRC, ReCoRD
 from .classification import Classification, Coreference, WordInContext
@@ -332,9 +333,13 @@ def family_from(values: Mapping[str, Any]) -> TaskFamily:
     """The family that `family_to` wrote; its place on the Hub comes from the task of that name, if there is one.
 
     Raises:
-        KeyError: for a kind that does not exist.
+        PromptMismatch: for a kind that does not exist.
         TypeError: for fields that do not fit.
     """
+    if values["family"] not in _KINDS:
+        raise PromptMismatch(
+            f"The task of this prompt is a {values['family']!r}, a class of one's own, which this library cannot make again."
+        )
     kind = _KINDS[values["family"]]
     known = {field.name for field in fields(kind)}
     chosen = {key: _without_lists(value) for key, value in values.items() if key in known}

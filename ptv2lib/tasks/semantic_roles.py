@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +11,9 @@ import numpy as np
 
 from ..encoding import Encoded, Layout
 from ..errors import BadOption, DataError
-from ..formats import brackets, pasted_roles, read_text, role_rows
+from ..formats import brackets, pasted_roles, raw_files, read_text, role_rows
 from ..metrics import role_arguments, role_scores, span_scores
-from ..sources import HubSet, Table
+from ..sources import HubSet, Table, joined, lined
 from .common import NO_HUB, TaskFamily, check_columns, check_words
 from .tagging import decode_words, encode_words, named_spans, prepare_words, to_iob2
 
@@ -49,38 +49,53 @@ class SemanticRoles(TaskFamily):
         """`O`, then `B-` and `I-` of each role."""
         return ("O", *(f"{place}-{role}" for role in self.roles for place in "BI"))
 
-    def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
+    def parse(self, paths: list[Path]) -> Table:
         """The three text forms of `formats.role_rows`; a folder may hold many files, or CoNLL-2005's `words` and `props`."""
-        rows: list[dict[str, Any]] = []
+        tables: list[Table] = []
         for path in paths:
             words, props = path / "words", path / "props"
             if words.is_dir() and props.is_dir():
                 texts, roles = sorted(words.iterdir()), sorted(props.iterdir())
                 if len(texts) != len(roles):
                     raise DataError(f"{path} has {len(texts)} files of words and {len(roles)} of props.")
-                rows += [row for one, other in zip(texts, roles, strict=True) for row in pasted_roles(one, other)]
-                continue
-            files = sorted(path.rglob("*gold_conll")) or sorted(path.rglob("*")) if path.is_dir() else [path]
-            rows += [row for file in files if file.is_file() for row in role_rows(file, read_text(file))]
-        return rows
+                tables += [lined(other, pasted_roles(one, other)) for one, other in zip(texts, roles, strict=True)]
+            else:
+                tables += [lined(file, role_rows(file, read_text(file))) for file in raw_files([path])]
+        return joined(tables, str(paths[0]))
 
     def with_labels_of(self, tables: Mapping[str, Table]) -> SemanticRoles:
         """With every role that occurs in any split, unless they are listed."""
         if self.roles:
             return self
         found = {
-            tag[2:] for table in tables.values() for row in _predicates(table).rows for tag in row["tags"] if tag != "O"
+            tag[2:]
+            for table in tables.values()
+            for row in _predicates(table).rows
+            for tag in row.get("tags", ())
+            if tag != "O"
         }
         return replace(self, roles=tuple(sorted(found)))
 
     def read(self, table: Table) -> list[dict[str, Any]]:
-        """Check a split and give rows of `tokens`, `predicate` (the verb's place) and `tags`."""
+        """Check a split and give rows of `tokens`, `predicate` (the verb's place) and `tags`.
+
+        Where the data have sentences without a predicate, the rows around them know their lengths, as `silent_before` and
+        `silent_after`, and where they have a verb's `lemma` it is kept: both for `submission`.
+        """
         table = _predicates(table)
+        silent: list[list[int]] = [[]]  # before each row, and after the last one
+        for row in table.rows:
+            if row.get("silent"):
+                silent[-1].append(len(row["tokens"]))
+            else:
+                silent.append([])
+        said = [number for number, row in enumerate(table.rows) if not row.get("silent")]
+        table = Table([table.rows[n] for n in said], {}, table.where, [table.origin(n) for n in said])
         check_columns(table, ["tokens", "predicate", "tags"])
         check_words(table)
         known, rows = set(self.labels), []
         for number, row in enumerate(table.rows):
-            where = f"{table.where}, row {number}"
+            where = table.place(number)
             tokens, tags, predicate = row["tokens"], row["tags"], row["predicate"]
             if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
                 raise DataError(f"{where}: column 'tags' must be a list of tags.")
@@ -98,9 +113,19 @@ class SemanticRoles(TaskFamily):
                 raise DataError(
                     f"{where}: the predicate, word {predicate}, has the tag {tags[predicate]!r}, not 'B-V'."
                 )
-            rows.append({"tokens": tokens, "predicate": predicate, "tags": tags})
-        to_iob2([row["tags"] for row in rows], table.where)
+            around = {"silent_before": silent[number], "silent_after": silent[-1] if number + 1 == len(said) else []}
+            kept = {"lemma": row.get("lemma")} | {side: tuple(lengths) for side, lengths in around.items()}
+            rows.append({"tokens": tokens, "predicate": predicate, "tags": tags} | {k: v for k, v in kept.items() if v})
+        to_iob2([row["tags"] for row in rows], table)
         return rows
+
+    def peculiar(self, rows: Sequence[Mapping]) -> dict[str, int]:
+        """As for every family; and rows whose predicate has no argument (`alone`), or a `C-` one (`continued`)."""
+        tags = [set(row["tags"]) for row in rows]
+        return super().peculiar(rows) | {
+            "alone": sum(found <= {"O", "B-V", "I-V"} for found in tags),
+            "continued": sum(any(tag.startswith("B-C-") for tag in found) for found in tags),
+        }
 
     def layout_name(self, layout: Layout) -> str:
         """As asked for; else segments where the encoder tells them apart, and markers where it does not."""
@@ -139,10 +164,14 @@ class SemanticRoles(TaskFamily):
         return found
 
     def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> list[str]:
-        """Predicted tags of all words; the predicate is given, so its place is `B-V` and no other is."""
-        tags = decode_words(logits[0], inputs[0], len(row["tokens"]), self.labels)
-        tags = ["O" if tag in ("B-V", "I-V") else tag for tag in tags]
-        tags[row["predicate"]] = "B-V"
+        """Predicted tags of all words. The predicate is given: its place is `B-V`, no other is, and `I-V` only goes on there."""
+        raw = decode_words(logits[0], inputs[0], len(row["tokens"]), self.labels)
+        tags = ["O" if tag in ("B-V", "I-V") else tag for tag in raw]
+        at = row["predicate"]
+        tags[at] = "B-V"
+        while at + 1 < len(raw) and raw[at + 1] == "I-V":  # a predicate of several words
+            at += 1
+            tags[at] = "I-V"
         return tags
 
     def score(self, predicted: Sequence[Sequence[str]], rows: Sequence[Mapping]) -> dict[str, Any]:
@@ -158,9 +187,10 @@ class SemanticRoles(TaskFamily):
         return {"f1": self.score(alone, rows)["f1"], "answer": "the predicate alone"}
 
     def submission(self, predicted: Sequence[Sequence[str]], rows: Sequence[Mapping]) -> str:
-        """CoNLL-2005's props: a column of target verbs (as they stand, not as lemmas), then one column of brackets a target.
+        """CoNLL-2005's props: a column of target verbs, then one column of brackets a target.
 
-        Rows of one sentence must follow one another, as they do in every split.
+        Verbs are lemmas where the data have them, since srl-eval.pl compares them, and else words as they stand; sentences
+        without a predicate stand where they stood. Rows of one sentence must follow one another, as they do in every split.
         """
         sentences: list[list[tuple[Mapping, Sequence[str]]]] = []
         for row, tags in zip(rows, predicted, strict=True):
@@ -170,10 +200,14 @@ class SemanticRoles(TaskFamily):
             sentences[-1].append((row, tags))
         blocks = []
         for pairs in sentences:
-            tokens, targets = pairs[0][0]["tokens"], {row["predicate"] for row, _ in pairs}
-            verbs = [token if place in targets else "-" for place, token in enumerate(tokens)]
+            first, last = pairs[0][0], pairs[-1][0]
+            verbs = ["-"] * len(first["tokens"])
+            for row, _ in pairs:
+                verbs[row["predicate"]] = row.get("lemma", row["tokens"][row["predicate"]])
             columns = [brackets(tags) for _, tags in pairs]
+            blocks += ["-\n" * length for length in first.get("silent_before", ())]
             blocks.append("".join("\t".join(cells) + "\n" for cells in zip(verbs, *columns, strict=True)))
+            blocks += ["-\n" * length for length in last.get("silent_after", ())]
         return "\n".join(blocks) + "\n"
 
     def prepare(self, example: Mapping) -> dict[str, Any]:
@@ -210,25 +244,18 @@ def _predicates(table: Table) -> Table:
     """One row a predicate, also from the Hub's CoNLL-2012, where a row is a document with its sentences."""
     if not table.rows or "sentences" not in table.rows[0]:
         return table
-    rows = []
-    for number, document in enumerate(table.rows):
-        try:
-            for sentence in document["sentences"]:
-                for frame in sentence["srl_frames"]:
-                    # The verb's place is where B-V stands; one frame of the set has none.
-                    if "B-V" in frame["frames"]:
-                        tags = frame["frames"]
-                        rows.append({"tokens": sentence["words"], "predicate": tags.index("B-V"), "tags": tags})
-        except (KeyError, TypeError, AttributeError):
-            raise DataError(
-                f"{table.where}, row {number}: column 'sentences' must hold words and srl_frames, as the Hub's set does."
-            ) from None
-    return Table(rows, {}, table.where)
+    return table.expanded(_said, "the Hub's set, where 'sentences' holds words and srl_frames")
 
 
-def _listed(value: Any) -> list:
-    """The value if it is a list, else nothing."""
-    return value if isinstance(value, list) else []
+def _said(document: Mapping) -> Iterator[dict[str, Any]]:
+    """The rows of a document; a sentence without a predicate is `silent`, as in `formats.role_rows`."""
+    for sentence in document["sentences"]:
+        # The verb's place is where B-V stands; one frame of the set has none.
+        frames = [frame["frames"] for frame in sentence["srl_frames"] if "B-V" in frame["frames"]]
+        for tags in frames:
+            yield {"tokens": sentence["words"], "predicate": tags.index("B-V"), "tags": tags}
+        if not frames:
+            yield {"tokens": sentence["words"], "silent": True}
 
 
 def _segments(one: Encoded, predicate: int) -> np.ndarray:

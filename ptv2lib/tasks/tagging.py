@@ -13,9 +13,9 @@ import numpy as np
 
 from ..encoding import IGNORED, Encoded, Layout
 from ..errors import DataError
-from ..formats import read_text, tagged_rows
+from ..formats import raw_files, read_text, tagged_rows
 from ..metrics import span_scores, spans, strict_span_scores
-from ..sources import HubSet, Table
+from ..sources import HubSet, Table, joined, lined
 from .common import NO_HUB, UNLABELLED, TaskFamily, check_columns, check_words, read_label, tokenize
 
 
@@ -47,10 +47,9 @@ class Tagging(TaskFamily):
         """`O`, then `B-` and `I-` of each type."""
         return ("O", *(f"{place}-{kind}" for kind in self.types for place in "BI"))
 
-    def parse(self, paths: list[Path]) -> list[dict[str, Any]]:
-        """Column files as of CoNLL-2003."""
-        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-        return [row for file in files if file.is_file() for row in tagged_rows(file, read_text(file))]
+    def parse(self, paths: list[Path]) -> Table:
+        """Column files as of CoNLL-2003, or CoNLL-2012's `gold_conll`."""
+        return joined([lined(file, tagged_rows(file, read_text(file))) for file in raw_files(paths)], str(paths[0]))
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give rows of `tokens` and `tags`, tags as IOB2 strings.
@@ -64,9 +63,9 @@ class Tagging(TaskFamily):
         check_words(table)
         rows = []
         for number, row in enumerate(table.rows):
-            where = f"{table.where}, row {number}"
+            where = table.place(number)
             rows.append({"tokens": row["tokens"], "tags": self._tags(row[column], row["tokens"], table, where, column)})
-        to_iob2([row["tags"] for row in rows], table.where)
+        to_iob2([row["tags"] for row in rows], table)
         return rows
 
     def _tags(self, value: Any, tokens: Sequence[str], table: Table, where: str, column: str) -> list[str]:
@@ -150,8 +149,8 @@ class Tagging(TaskFamily):
         return {"tags": tags, "entities": named_spans(spans(tags), row)}
 
 
-def to_iob2(sentences: list[list[str]], where: str) -> None:
-    """Turn IOB1 tags into IOB2, in place; IOB2 stays as it is.
+def to_iob2(sentences: list[list[str]], table: Table) -> None:
+    """Turn IOB1 tags into IOB2, in place; IOB2 stays as it is. The table they come from is for messages.
 
     Raises:
         DataError: for tags that are neither, naming the row and the word.
@@ -170,10 +169,10 @@ def to_iob2(sentences: list[list[str]], where: str) -> None:
     if strict is not None:
         number, place = loose
         raise DataError(
-            f"{where}, row {number}, word {place}: {sentences[number][place]} opens a span, as in IOB1, and elsewhere spans open "
-            f"with B-, as in IOB2 (row {strict[0]}, word {strict[1]})."
+            f"{table.place(number)}, word {place}: {sentences[number][place]} opens a span, as in IOB1, and elsewhere spans "
+            f"open with B-, as in IOB2 ({table.second_place(strict[0], number)}, word {strict[1]})."
         )
-    warnings.warn(f"{where} is in IOB1; its tags were turned into IOB2.", stacklevel=2)
+    warnings.warn(f"{table.where} is in IOB1; its tags were turned into IOB2.", stacklevel=2)
     for tags in sentences:
         before = "O"
         for place, tag in enumerate(tags):
