@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print("ptv2lib: The accelerator's memory ran out; take a smaller batch_size or max_length.", file=sys.stderr)
         return 1
+    except MemoryError:
+        print("ptv2lib: The machine's memory ran out; take fewer rows, or a smaller batch_size.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ptv2lib: interrupted.", file=sys.stderr)
         return 130

@@ -552,7 +552,7 @@ def _self_check(encoder: nn.Module, shape: Shape) -> None:
     device = next(encoder.parameters()).device
     seed = torch.Generator().manual_seed(0)
     size = (shape.layers, 2, shape.key_value_heads, 1, shape.head_size)
-    training = encoder.training
+    modes = [(module, module.training) for module in encoder.modules()]
     encoder.eval()
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -567,7 +567,8 @@ def _self_check(encoder: nn.Module, shape: Shape) -> None:
                 (slope,) = torch.autograd.grad((output * weights).sum(), keys_values, allow_unused=True)
                 felt = felt if slope is None else slope.abs().flatten(1).amax(1).cpu() > 0
     finally:
-        encoder.train(training)
+        for module, mode in modes:
+            module.training = mode
     name = type(encoder).__name__
     depth = encoder.config.num_hidden_layers
     missing = shape.layers != depth and not family_of(encoder).shared

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,7 +135,7 @@ class Backbone:
 
 
 def load_backbone(
-    name: str = "minilm", *, revision: str | None = None, pooler: bool = False, masked_lm: bool = False
+    name: str | os.PathLike = "minilm", *, revision: str | None = None, pooler: bool = False, masked_lm: bool = False
 ) -> Backbone:
     """Load an encoder: from this machine if it is here, else from the Hub in one attempt.
 
@@ -155,6 +155,7 @@ def load_backbone(
 
     A tokenizer without a padding piece (many decoders) pads with its end-of-text piece; padding is masked.
     """
+    name = os.fspath(name)
     if revision is not None and (name == "tiny" or (name not in BACKBONES and os.path.isdir(name))):
         raise BadOption(f"revision={revision!r} names a commit on the Hub, and {name!r} is not from there.")
     if name == "tiny":
@@ -166,7 +167,7 @@ def load_backbone(
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"The backbone {name!r} has no readable config.json: {str(error).splitlines()[0]}") from None
     if config.model_type not in FAMILIES:
@@ -189,11 +190,12 @@ def load_backbone(
                 config=config,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
                 **extra,
             )
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
             raise DataError(f"The backbone {name!r} has no readable weights: {str(error).splitlines()[0]}") from None
     missing = sorted(report["missing_keys"])
     if pooler and any("pooler" in key for key in missing):
@@ -207,7 +209,11 @@ def load_backbone(
     if missing:
         raise DataError(f"The checkpoint of {name!r} lacks {len(missing)} weights, among them {missing[0]!r}.")
     spaced = {"add_prefix_space": True} if family.prefix_space else {}
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **spaced)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **spaced)
+    except Exception as error:  # transformers and tokenizers raise many kinds for a missing or damaged file
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"The backbone {name!r} has no readable tokenizer: {first}") from None
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         # Without its files transformers builds one that reads every word as unknown, and says nothing.
         raise DataError(f"The backbone {name!r} has no tokenizer beside its weights; save the tokenizer there, too.")
@@ -270,12 +276,19 @@ def encoder_table() -> list[dict[str, str]]:
             "positions": places[family.positions],
             "padding": " or ".join(family.padding),
             "heads": ", ".join((*family.heads, *(("verbalizer",) if family.masked_lm else ()))),
-            "pooling": family.pooling,
+            "pooling": _poolings(family.pooling, short[kind]),
             "checkpointing": "yes" if family.checkpoints else "no",
             "short names": ", ".join(short[kind]) or "any Hub id or folder",
         }
         for kind, family in FAMILIES.items()
     ]
+
+
+def _poolings(own: str, names: Sequence[str]) -> str:
+    """The family's pooling, and that of the short names that have another: `cls (minilm: mean)`."""
+    others = [(name, BACKBONES[name].pooling) for name in names if BACKBONES[name].pooling not in (None, own)]
+    told = "; ".join(f"{name}: {pooling}" for name, pooling in others)
+    return f"{own} ({told})" if told else own
 
 
 def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
@@ -298,13 +311,29 @@ def set_dropout(encoder: nn.Module, probability: float) -> None:
             module.p = probability
 
 
-def checkpoint_activations(encoder: nn.Module) -> None:
+def is_checkpointing(encoder: nn.Module) -> bool:
+    """Whether the encoder recomputes activations in the backward pass."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())
+
+
+def checkpoint_activations(encoder: nn.Module, wanted: bool = True) -> None:
     """Recompute activations in the backward pass instead of keeping them: less memory, more time, equal gradients.
+
+    Args:
+        encoder: the encoder.
+        wanted: False to keep them again.
 
     Raises:
         BadOption: for an architecture for which transformers cannot do it.
     """
     family = family_of(encoder)
+    if not wanted:
+        if family.checkpoints and is_checkpointing(encoder):
+            disable = (
+                getattr(encoder, "activation_checkpointing_disable", None) or encoder.gradient_checkpointing_disable
+            )
+            disable()
+        return
     if not family.checkpoints:
         raise BadOption(f"gradient_checkpointing does not exist for {family.name} in transformers; leave it out.")
     enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable

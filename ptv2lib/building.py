@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ def build_model(
         raise BadOption(
             f"{family.name!r} has the labels {', '.join(family.labels) or 'none'}; a model needs two or more."
         )
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise BadOption(f"seed={seed!r} must be a whole number between 0 and {2**32 - 1}.")
     chosen = find_method(method)
     known = [f.name for f in fields(ModelOptions)]
     for option in options:

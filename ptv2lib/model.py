@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
 from .adapters import open_weights
 from .attention import Shape, attach, check_gate, check_position_offset
 from .backbones import Backbone, checkpoint_activations, set_dropout, silent
-from .encoding import Encoded, Layout, collate, stored
+from .encoding import Encoded, Layout, collate, free_ram, stored
 from .errors import BadOption, DataError, OutputError
 from .files import whole_folder, write_json, write_whole
 from .heads import ChoiceHead, SequenceHead, SpanHead, TokenHead, VerbalizerHead
@@ -31,6 +30,8 @@ from .tasks.registry import family_to
 from .templates import Template, Verbalizer
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
+# What the folder of a saved prompt or model may hold.
+SAVED = {"prompt.json", "prompt.safetensors", "reparameterization.safetensors", "backbone"}
 
 
 class PromptedModel(nn.Module):
@@ -118,9 +119,13 @@ class PromptedModel(nn.Module):
         return TokenHead(width, len(family.labels), options.head_dropout)
 
     def train(self, mode: bool = True) -> PromptedModel:
-        """Switch to training mode or out of it; the encoder, which several models may share, trains with this one's dropout."""
+        """Switch to training mode or out of it.
+
+        The encoder, which several models may share, trains with this one's dropout and checkpointing.
+        """
         if mode:
             set_dropout(self.backbone, self.options.backbone_dropout)
+            checkpoint_activations(self.backbone, self.options.gradient_checkpointing)
         return super().train(mode)
 
     def check_encoder(self) -> None:
@@ -129,11 +134,15 @@ class PromptedModel(nn.Module):
             self.loaded.check_unchanged()
 
     def check_task(self, task: Task) -> None:
-        """Raise `BadOption` for a task of another name, or of the same name with other labels."""
+        """Raise `BadOption` for a task of another name, or of the same name with other labels or columns."""
         if self.family.name != task.name:
             raise BadOption(f"The model was built for {self.family.name!r} and the data set is {task.name!r}.")
         if self.family.labels != task.family.labels:
             raise BadOption(f"The model was built for another {task.name!r}: its labels differ from the data set's.")
+        for part in ("texts", "stem", "choices", "column"):
+            own, other = (getattr(family, part, None) for family in (self.family, task.family))
+            if own != other:
+                raise BadOption(f"The model was built for another {task.name!r}: its {part} is {own!r}, not {other!r}.")
 
     def for_task(self, task: Task | TaskFamily, seed: int = 0) -> PromptedModel:
         """A model of another task with this one's encoder and prompt, the very same, and a head of its own.
@@ -192,7 +201,8 @@ class PromptedModel(nn.Module):
         make = partial(self.family.encode, rows, self.tokenizer, layout)
         if self.template is not None:
             make = partial(self._encode_cloze, rows)
-        if not store:
+        # The store knows a family by the library's own sources, and so not one that was written elsewhere.
+        if not store or not type(self.family).__module__.startswith(f"{__package__}."):
             return make()
         # What the last call cut and padded at would otherwise be part of the key.
         self.tokenizer.backend_tokenizer.no_truncation()
@@ -215,8 +225,9 @@ class PromptedModel(nn.Module):
             raise BadOption("Only a verbalizer has a prior to remove; this model has a linear head.")
         if not rows:
             raise BadOption("A prior is a mean over texts, and there are none.")
+        encoded = [one for inputs in self.encode(rows) for one in inputs]
         self.head.prior.zero_()
-        scores = [score for _, score in self.logits([one for inputs in self.encode(rows) for one in inputs])]
+        scores = [score for _, score in self.logits(encoded)]
         with torch.no_grad():
             self.head.prior.copy_(torch.from_numpy(np.mean(scores, axis=0)))
 
@@ -225,9 +236,12 @@ class PromptedModel(nn.Module):
         """Logits of each input with its number, without padding; runs in evaluation mode, longest inputs first.
 
         Raises:
-            BadOption: if another model trained this one's encoder since.
+            BadOption: for a batch size below 1, or if another model trained this one's encoder since.
         """
+        if batch_size < 1:
+            raise BadOption(f"batch_size={batch_size} must be at least 1.")
         self.check_encoder()
+        self.to(self.device)  # another model may have moved the encoder that they share
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
@@ -276,7 +290,7 @@ class PromptedModel(nn.Module):
                 waiting[i] = []  # logits of long contexts are large
         return predicted
 
-    def predict(self, examples: Sequence[Mapping], batch_size: int = 32) -> list[dict[str, Any]]:
+    def predict(self, examples: Iterable[Mapping], batch_size: int = 32) -> list[dict[str, Any]]:
         """Answer raw examples of the task in its own words, computed in float32.
 
         Args:
@@ -290,7 +304,8 @@ class PromptedModel(nn.Module):
         Raises:
             DataError: if an example lacks a column.
         """
-        if isinstance(examples, (str, Mapping)) or not all(isinstance(example, Mapping) for example in examples):
+        examples = [examples] if isinstance(examples, str) else list(examples)
+        if not all(isinstance(example, Mapping) for example in examples):
             raise DataError("predict takes a list of examples, each a dict of the task's columns.")
         rows = [self.family.prepare(example) for example in examples]
         return self.decode(self.encode(rows), rows, batch_size, words=True)
@@ -319,8 +334,13 @@ class PromptedModel(nn.Module):
         """Write the whole encoder, its tokenizer and the head to a folder, whole or not at all.
 
         Raises:
+            BadOption: for LoRA, whose matrices beside the encoder are a prompt's size: use `save_prompt`.
             OutputError: if the folder cannot be written, or holds anything but an earlier prompt or model.
         """
+        if self.trains == "adapters":
+            raise BadOption(
+                f"{self.method!r} leaves the encoder as it is and trains matrices beside it; use save_prompt."
+            )
         _check_replaceable(folder)
         with whole_folder(folder) as staging, silent():
             (self.loaded.masked_lm or self.backbone).save_pretrained(staging / "backbone")
@@ -384,7 +404,7 @@ def _input_prompt(options: ModelOptions, encoder: nn.Module) -> SoftPrompt:
 def free_memory() -> int:
     """Bytes free on the accelerator, or in this machine's memory."""
     if not torch.cuda.is_available():
-        return psutil.virtual_memory().available
+        return free_ram()
     # What torch keeps back from earlier runs of this process is free to it, and not to the driver's count.
     return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
@@ -402,11 +422,14 @@ def _check_replaceable(folder: str | os.PathLike) -> None:
     Raises:
         OutputError: naming it.
     """
-    path = Path(folder)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "prompt.json").is_file()):
+    path = Path(folder).absolute()
+    held = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if path.is_file() or held - SAVED or (held and "prompt.json" not in held):
         raise OutputError(
             f"{path} holds something else than a saved prompt, which saving would remove; choose another folder."
         )
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise OutputError(f"{path} is the folder this process works in and cannot be replaced; choose another folder.")
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

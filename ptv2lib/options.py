@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from .backbones import Backbone, load_backbone
 from .errors import BadOption, NoMaskedLM, unknown
 from .heads import POOLINGS
 from .methods import Method, find_method
+from .prefix import POSITION_OFFSETS
 from .tasks.common import TaskFamily
 from .templates import Template
 
 CHOICES = {
     "reparameterization": ("mlp", "residual", "lstm"),
     "init": ("normal", "activations", "vocabulary", "labels"),
-    "position_offset": ("none", "shift"),
+    "position_offset": POSITION_OFFSETS,
     "pooling": POOLINGS,
     "gate": ("zero", "layer"),
     "head": ("linear", "verbalizer"),
@@ -93,11 +95,14 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         """Check every value that can be checked alone."""
-        check_kinds(
+        settle_kinds(
             self,
             whole=("prompt_length", "lora_rank", "reparameterization_hidden", "stride"),
+            numbers=("prefix_dropout", "backbone_dropout", "head_dropout"),
             flags=("prefix_dropout_per_example", "tune_backbone", "gradient_checkpointing"),
         )
+        if isinstance(self.layers, Iterable) and not isinstance(self.layers, str):
+            object.__setattr__(self, "layers", tuple(self.layers))
         for name in ("prompt_length", "lora_rank", "reparameterization_hidden"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -114,21 +119,31 @@ class ModelOptions:
                 raise BadOption(f"{name}={value} must lie between 0 and 1, 1 excluded.")
 
 
-def check_kinds(options: Any, *, whole: Sequence[str], flags: Sequence[str]) -> None:
+def settle_kinds(options: Any, *, whole: Sequence[str], numbers: Sequence[str], flags: Sequence[str]) -> None:
     """Refuse fields of another kind than the one they have: `"no"`, for instance, would count as true.
 
+    None stays where it is the field's default. Numbers of other libraries become plain ones, which JSON can hold.
+
     Args:
-        options: a dataclass.
-        whole: fields that hold a whole number, or None.
+        options: a frozen dataclass.
+        whole: fields that hold a whole number.
+        numbers: fields that hold any number.
         flags: fields that hold True or False.
 
     Raises:
         BadOption: naming the field and its value.
     """
-    for name in whole:
+    open_fields = {f.name for f in fields(options) if f.default is None and getattr(options, f.name) is None}
+    kinds = {name: (Integral, int, "a whole number") for name in whole}
+    kinds |= {name: (Real, float, "a number") for name in numbers}
+    for name, (kind, plain, said) in kinds.items():
         value = getattr(options, name)
-        if value is not None and type(value) is not int:
-            raise BadOption(f"{name}={value} must be a whole number.")
+        if name in open_fields:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BadOption(f"{name}={value} must be {said}.")
+        if type(value) not in (int, float):
+            object.__setattr__(options, name, plain(value))
     for name in flags:
         value = getattr(options, name)
         if not isinstance(value, bool):
@@ -175,6 +190,8 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
             raise BadOption(f"{option}={value!r} belongs to {what}, and {name!r} has none.")
     if given.lora_rank != ModelOptions.lora_rank and method.trains != "adapters":
         raise BadOption(f"lora_rank={given.lora_rank} belongs to LoRA, and {name!r} has no low-rank matrices.")
+    if given.tune_backbone and name == "mpt2":
+        raise BadOption("tune_backbone=True would move the encoder that the data sets of 'mpt2' share; use 'pt2'.")
     if given.tune_backbone and method.prompt is None:
         raise BadOption(f"tune_backbone=True belongs to prompts, and {name!r} has none; 'ft' trains the encoder.")
     computed = given.reparameterization or method.defaults.get("reparameterization")

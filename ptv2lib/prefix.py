@@ -22,6 +22,7 @@ from .errors import BadOption, unknown
 
 INIT_STD = 0.02  # what the official code's prompts start from, and what the paper's learning rates belong to
 REPARAMETERIZATIONS = ("mlp", "residual")
+POSITION_OFFSETS = ("none", "shift")
 GATES = ("zero", "layer")
 
 
@@ -113,6 +114,8 @@ class PrefixEncoder(nn.Module):
             raise unknown("reparameterization", str(reparameterization), REPARAMETERIZATIONS)
         if gate not in (None, *GATES):
             raise unknown("gate", str(gate), GATES)
+        if position_offset not in POSITION_OFFSETS:
+            raise unknown("position_offset", str(position_offset), POSITION_OFFSETS)
         self.layers, self.length = layers, length
         self.size = (len(layers), 2, shape.key_value_heads, length, shape.head_size)
         self.dropout = nn.Dropout(dropout)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .attention import text_positions
 from .errors import unknown
-from .prefix import INIT_STD
+from .prefix import INIT_STD, POSITION_OFFSETS
 
 REPARAMETERIZATIONS = ("mlp", "lstm")
 
@@ -50,6 +50,8 @@ class SoftPrompt(nn.Module):
         super().__init__()
         if reparameterization not in (None, *REPARAMETERIZATIONS):
             raise unknown("reparameterization of prompts at the input", reparameterization, REPARAMETERIZATIONS)
+        if position_offset not in POSITION_OFFSETS:
+            raise unknown("position_offset", str(position_offset), POSITION_OFFSETS)
         self.length = length
         self.vectors = nn.Parameter(torch.empty(length, width).normal_(std=INIT_STD))
         self.offset = length if position_offset == "shift" else 0

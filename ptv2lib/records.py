@@ -78,8 +78,17 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """Every record of a folder, ordered by file name."""
-    return [read_record(path) for path in sorted(Path(folder).glob("*.json"))]
+    """Every record of a folder, ordered by file name; of a folder of runs, the record of each.
+
+    Raises:
+        DataError: if there is no such folder, or a file in it is not a record.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder} with records.")
+    # Beside a run's record lies what claimed its folder.
+    paths = {path for path in folder.glob("*.json") if path.name != "run.json"} | set(folder.rglob("record.json"))
+    return [read_record(path) for path in sorted(paths)]
 
 
 def main_score(record: dict[str, Any], split: str = "test") -> float:
@@ -101,8 +110,8 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
     """One row for each task, method and name: mean and sample standard deviation of the main metric over the seeds.
 
     Runs on another backbone, source or number of training rows stand in rows of their own, also without a name that tells
-    them apart. Beside the mean stand the majority line and the standard error that the number of scored rows alone brings
-    (None for span scores, which have no simple one).
+    them apart. Beside the mean stand the majority line and the standard error that the number of scored rows alone brings,
+    averaged over the seeds (None for span scores, which have no simple one).
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for record in records:
@@ -112,6 +121,7 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
     rows = []
     for (task, method, name, _), runs in sorted(groups.items()):
         scores = [main_score(run, split) for run in runs]
+        errors = [run["standard_error"] for run in runs]
         rows.append(
             {
                 "task": task,
@@ -121,7 +131,7 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
                 "mean": statistics.mean(scores),
                 "deviation": spread(scores),
                 "seeds": len(scores),
-                "standard_error": runs[0]["standard_error"],
+                "standard_error": None if None in errors else statistics.mean(errors),
                 "majority": next(iter(runs[0]["majority"].values())),
                 "trainable_parameters": runs[0]["trainable_parameters"],
                 "seconds": statistics.mean(run["seconds"] for run in runs),

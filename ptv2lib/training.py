@@ -27,7 +27,7 @@ from .folders import Log, claim
 from .methods import METHODS
 from .metrics import standard_error
 from .model import PromptedModel, free_memory
-from .options import check_kinds, fill
+from .options import fill, settle_kinds
 from .records import machine
 from .tasks import SELECTIONS, Split, Task
 
@@ -83,29 +83,31 @@ class TrainingConfig:
             raise unknown("precision", str(self.precision), PRECISIONS)
         if self.selection not in SELECTIONS:
             raise unknown("selection", str(self.selection), SELECTIONS)
-        check_kinds(self, whole=("max_length", "seed"), flags=("length_grouped",))
-        for name in ("epochs", "batch_size", "evaluation_batch_size", "patience"):
+        counts = ("epochs", "batch_size", "evaluation_batch_size", "patience")
+        rates, sizes = ("learning_rate", "backbone_learning_rate"), ("weight_decay", "clip")
+        settle_kinds(
+            self,
+            whole=("max_length", "seed", *counts),
+            numbers=("warmup_ratio", *rates, *sizes),
+            flags=("length_grouped",),
+        )
+        for name in counts:
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
+            if value is not None and value < 1:
                 raise BadOption(f"{name}={value} must be a whole number of at least 1.")
-        for name in ("learning_rate", "backbone_learning_rate"):
+        for name in rates:
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 < value < math.inf):
+            if value is not None and not 0 < value < math.inf:
                 raise BadOption(f"{name}={value} must be a number above 0.")
-        for name in ("weight_decay", "clip"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value < math.inf):
-                raise BadOption(f"{name}={value} must be a number of at least 0.")
-        if self.seed is None or not 0 <= self.seed < 2**32:
+        for name in sizes:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadOption(f"{name}={getattr(self, name)} must be a number of at least 0.")
+        if not 0 <= self.seed < 2**32:
             raise BadOption(f"seed={self.seed} must lie between 0 and {2**32 - 1}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise BadOption(f"warmup_ratio={self.warmup_ratio} must lie between 0 and 1.")
         if self.max_length is not None and self.max_length < 8:
             raise BadOption(f"max_length={self.max_length} leaves no room for a text; use at least 8.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass
@@ -117,7 +119,7 @@ class TrainingState:
         step: optimizer steps finished.
         best_score: best selection score so far.
         best_epoch: when it was reached, from 1.
-        best_weights: what was trainable then, on the CPU.
+        best_weights: what was trainable then, on the CPU; before the first epoch, what training began with.
         history: one dict an epoch.
         optimizer: with its moments.
         scheduler: of the learning rate.
@@ -275,6 +277,7 @@ def plan_training(
         )
     split = task.split(config.selection)
     config = fill_config(config, model, [split])
+    choose_precision(config.precision)  # refuses what this machine lacks before anything is written
     model.max_length = min(config.max_length or model.family.max_length, model.room)
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
     return Plan(model, task, split, config, settings, name, model.seed, model.trained)
@@ -306,11 +309,12 @@ def prepare(plan: Plan) -> Material:
 def _accelerate_set_anew() -> Iterator[None]:
     """Let accelerate start as in a fresh process, and put back what it was set to.
 
-    It keeps its settings in singletons; those of an earlier run, or of a script around this one, may name another precision.
+    It keeps its settings in singletons; those of an earlier run, or of a script around this one, may name another precision,
+    or be in the middle of accumulating gradients.
     """
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    shared = [AcceleratorState._shared_state, PartialState._shared_state]
+    shared = [kind._shared_state for kind in (AcceleratorState, GradientState, PartialState)]
     before = [dict(state) for state in shared]
     for state in shared:
         state.clear()
@@ -375,6 +379,7 @@ def fit(
         [[] for _ in materials],
     )
     bar = tqdm(total=steps, desc=title, disable=not progress, leave=False, file=sys.stderr)
+    _keep(weights, state)
     with _ending_with_the_best(models, weights, state), Log(log) as file, bar:
         while state.epoch < config.epochs:
             models.train()
@@ -396,17 +401,23 @@ def fit(
                 )
             if score > state.best_score:
                 state.best_score, state.best_epoch = score, state.epoch
-                state.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
+                _keep(weights, state)
             if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
                 break
-    for material in materials:
-        material.plan.model.trained = True
     return state
 
 
+def _keep(weights: Mapping[str, nn.Parameter], state: TrainingState) -> None:
+    """Take the weights as they are for the best so far."""
+    state.best_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+
+
 @contextlib.contextmanager
-def _ending_with_the_best(models: nn.Module, weights: Mapping[str, nn.Parameter], state: TrainingState) -> Iterator:
-    """Whatever ends the loop, an interrupt too: leave the weights of the best finished epoch, in evaluation mode."""
+def _ending_with_the_best(models: nn.ModuleList, weights: Mapping[str, nn.Parameter], state: TrainingState) -> Iterator:
+    """Whatever ends the loop, an interrupt too: leave the weights of the best finished epoch, in evaluation mode.
+
+    If none was finished they are those it began with.
+    """
     try:
         yield
     finally:
@@ -414,6 +425,8 @@ def _ending_with_the_best(models: nn.Module, weights: Mapping[str, nn.Parameter]
             for key, best in state.best_weights.items():
                 weights[key].copy_(best)
         models.eval()
+        for model in models:
+            model.trained = model.trained or state.best_epoch > 0
 
 
 def _groups(weights: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
@@ -482,7 +495,12 @@ def choose_precision(wanted: str = "auto") -> str:
     """The precision of the forward pass; `auto` takes bf16 only where the hardware has it.
 
     A T4 claims bf16 by emulation, so emulation is not counted; other CUDA devices get fp16 with scaled gradients.
+
+    Raises:
+        BadOption: for fp16 on a CPU, which would compute in float32.
     """
+    if wanted == "fp16" and not torch.cuda.is_available():
+        raise BadOption("precision='fp16' needs a CUDA device; on a CPU use 'fp32', or 'bf16' where it has that.")
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
@@ -622,6 +640,7 @@ def _record(
     model, task, split = plan.model, plan.task, plan.split
     scored = "test" if split.test else "validation"
     rows = getattr(split, scored)
+    parts = {"train": split.train} | _scored(split)
     majority = model.family.majority(split.train, rows)
     score = metrics[scored][model.family.metric]
     return {
@@ -641,8 +660,8 @@ def _record(
             "source": task.source,
             "revision": task.revision,
             "train_limit": task.train_limit,
-            "rows": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test or [])}
-            | {part: len(rows) for part, rows in split.further.items()},
+            "rows": {part: len(rows) for part, rows in parts.items()},
+            "peculiar": {part: model.family.peculiar(rows) for part, rows in parts.items()},
             "notes": list(task.notes),
         },
         "inputs": {

@@ -1,6 +1,7 @@
 """Data flows one way: a module imports only from modules above it, and importing the package costs nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -67,6 +68,13 @@ def test_modules_import_only_from_above():
             assert not below, f"{path.name} imports {below} from below"
 
 
+def test_the_page_of_the_library_keeps_the_order():
+    page = (PACKAGE.parent / "book" / "api.md").read_text()
+    shown = [name for name in re.findall(r"(?m)^## `ptv2lib\.([\w.]+)`", page) if not name.startswith("tasks.")]
+    private = {"colab", "__main__", "__init__"}
+    assert shown == [name for name in ORDER if name not in private]
+
+
 def test_importing_is_quick_and_loads_nothing_heavy():
     code = "import sys, ptv2lib; print([m for m in ('torch', 'transformers', 'datasets', 'matplotlib') if m in sys.modules])"
     started = time.perf_counter()
@@ -83,7 +91,7 @@ def test_importing_is_quick_and_loads_nothing_heavy():
 def test_nothing_is_unpickled_and_no_remote_code_is_run():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
-        for forbidden in ("torch.load", "import pickle", "trust_remote_code", "exec(", "eval("):
+        for forbidden in ("torch.load", "import pickle", "trust_remote_code=True", "exec(", "eval("):
             assert forbidden not in text.replace(".eval(", "").replace("literal_eval(", ""), f"{path.name}: {forbidden}"
 
 

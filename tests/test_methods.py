@@ -322,7 +322,7 @@ def test_what_was_trained_here_is_added_to_the_starter(tmp_path):
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "probe"])
 def test_nothing_of_the_lm_head_trains_but_with_the_encoder(method, sst2):
     for tuned in (False, True):
-        if tuned and METHODS[method].prompt is None:
+        if tuned and (METHODS[method].prompt is None or method == "mpt2"):
             continue
         model = make(sst2, method, head="verbalizer", tune_backbone=tuned)
         shared = model.backbone.get_input_embeddings().weight

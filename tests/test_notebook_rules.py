@@ -61,6 +61,12 @@ def test_outputs_are_stored_clean(notebook):
     assert again == notebook
 
 
+@each_notebook
+def test_no_warning_is_stored(notebook):
+    warned = [output.text for cell in code_cells(notebook) for output in cell.outputs if output.get("name") == "stderr"]
+    assert warned == []
+
+
 def test_cleaning_joins_a_line_that_was_printed_in_pieces():
     pieces = [("stdout", "a "), ("stdout", "b\n"), ("stderr", "c"), ("stdout", "d")]
     outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in pieces]

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from test_tasks import SENTENCES, TAGGED, folder
 
 import ptv2lib as pt
 from ptv2lib import training
-from ptv2lib.backbones import BACKBONES, Backbone, fingerprint
+from ptv2lib.backbones import BACKBONES, Backbone, fingerprint, is_checkpointing
 from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.methods import METHODS
@@ -267,8 +268,11 @@ def test_predictions_do_not_depend_on_company(task):
 
 
 def test_precision_follows_the_hardware():
-    assert choose_precision("fp16") == "fp16"
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        assert choose_precision("fp16") == "fp16"
+    else:
+        with pytest.raises(BadOption, match="'fp16' needs a CUDA device"):
+            choose_precision("fp16")
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         assert choose_precision("auto") == ("bf16" if native else "fp32")
 
@@ -320,6 +324,112 @@ def test_an_interrupt_leaves_the_best_finished_epoch(sentences, monkeypatch):
         pt.train(model, sentences, pt.TrainingConfig(epochs=3, learning_rate=1e-2), progress=False)
     assert all(torch.equal(weight, kept[0][name]) for name, weight in model.trainable().items())
     assert not any(module.training for module in model.modules())
+    assert model.trained
+
+
+def test_a_run_that_diverged_leaves_the_model_as_it_was(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    before = {name: weight.detach().clone() for name, weight in model.trainable().items()}
+    with pytest.raises(BadOption, match=r"The loss became nan in epoch 1; a learning rate below 1e\+30"):
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK, learning_rate=1e30, clip=0), progress=False)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.trainable().items())
+    assert not model.trained
+    pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+
+
+def test_gradients_that_a_script_accumulates_do_not_stop_a_run(sentences):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    outer, other = Accelerator(gradient_accumulation_steps=4, cpu=True), torch.nn.Linear(2, 2)
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    before = model.head.state_dict()["linear.weight"].clone()
+    with outer.accumulate(other):
+        assert not outer.sync_gradients
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+        assert not outer.sync_gradients
+    assert not torch.equal(model.head.state_dict()["linear.weight"], before)
+    assert outer.gradient_accumulation_steps == 4
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_numbers_of_other_libraries_can_be_saved(sentences, tmp_path):
+    options = {"layers": range(1, 3), "prompt_length": np.int64(3), "prefix_dropout": np.float32(0.125)}
+    model = pt.build_model(sentences, backbone="tiny", **options)
+    config = pt.TrainingConfig(**QUICK, warmup_ratio=np.float32(0.5), learning_rate=np.float64(1e-2))
+    pt.train(model, sentences, config, output_dir=tmp_path / "run", progress=False)
+    loaded = pt.load_prompt(tmp_path / "run/prompt")
+    assert loaded.options == model.options
+    assert (loaded.options.layers, loaded.options.prefix_dropout) == ((1, 2), 0.125)
+
+
+def test_examples_may_come_one_by_one_and_batches_hold_at_least_one(sentences):
+    model = pt.build_model(sentences, backbone="tiny", prompt_length=3)
+    rows = sentences.split().test
+    assert model.predict(iter(rows)) == model.predict(rows) and len(model.predict(iter(rows))) == len(rows)
+    for size in (0, -1):
+        with pytest.raises(BadOption, match=f"batch_size={size} must be at least 1"):
+            model.predict(rows, batch_size=size)
+
+
+def test_checkpointing_stays_with_its_model(sentences):
+    backbone = pt.load_backbone("tiny")
+    first = pt.build_model(sentences, backbone=backbone, prompt_length=3, gradient_checkpointing=True)
+    second = pt.build_model(sentences, backbone=backbone, prompt_length=3)
+    for model in (second, first, second):
+        model.train()
+        assert is_checkpointing(backbone.encoder) == model.options.gradient_checkpointing
+
+
+def test_a_task_of_one_s_own_in_lists_trains_on_after_loading(tmp_path):
+    family = pt.Classification("mood", texts=["sentence"], labels=["sad", "glad"])
+    path = folder(tmp_path / "data", train=SENTENCES, validation=SENTENCES[:8])
+    task = pt.load_task(family, dataset=path)
+    model = pt.build_model(task, backbone="tiny", prompt_length=3)
+    model.save_prompt(tmp_path / "prompt")
+    pt.train(pt.load_prompt(tmp_path / "prompt"), task, pt.TrainingConfig(**QUICK), progress=False)
+    renamed = folder(
+        tmp_path / "other", **dict.fromkeys(("train", "validation"), [{"text": "x", "label": k} for k in (0, 1)])
+    )
+    other = pt.load_task(pt.Classification("mood", ("text",), ("sad", "glad")), dataset=renamed)
+    with pytest.raises(BadOption, match=r"its texts is \('sentence',\), not \('text',\)"):
+        pt.train(model, other, progress=False)
+
+
+def test_code_beside_weights_is_never_run(sentences, tmp_path):
+    evil = tmp_path / "evil"
+    pt.build_model(sentences, backbone="tiny", method="ft").save_model(tmp_path / "saved")
+    (tmp_path / "saved" / "backbone").rename(evil)
+    (evil / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\n")
+    config = json.loads((evil / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Config"}}
+    for kind in ("bert", "unheard-of"):
+        (evil / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+        command = [sys.executable, "-c", f"import ptv2lib as pt; pt.load_backbone({str(evil)!r})"]
+        done = subprocess.run(command, input="y\n" * 9, capture_output=True, text=True)
+        assert not (tmp_path / "ran").exists(), done.stderr
+        assert "custom code" not in done.stdout
+        assert (done.returncode == 0) == (kind == "bert"), done.stderr
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_that_is_half_there_is_one_sentence(file, sentences, tmp_path):
+    pt.build_model(sentences, backbone="tiny", method="ft").save_model(tmp_path / "saved")
+    path = tmp_path / "saved/backbone" / file
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(DataError, match="no readable tokenizer: "):
+        pt.load_backbone(path.parent)
+
+
+def test_the_records_of_several_runs_are_read_together(sentences, tmp_path):
+    for seed in (0, 1):
+        model = pt.build_model(sentences, backbone="tiny", method="probe", seed=seed)
+        config = pt.TrainingConfig(epochs=1, seed=seed)
+        pt.train(model, sentences, config, output_dir=tmp_path / f"run{seed}", progress=False)
+    assert [record["seed"] for record in pt.read_records(tmp_path)] == [0, 1]
+    assert [record["seed"] for record in pt.read_records(tmp_path / "run1")] == [1]
+    with pytest.raises(DataError, match="There is no folder"):
+        pt.read_records(tmp_path / "nowhere")
 
 
 def test_a_discrete_prompt_is_scored_without_training(tmp_path, task):
@@ -411,7 +521,7 @@ def test_a_model_whose_encoder_another_one_trained_says_so(sentences, tmp_path):
     assert other.predict([EXAMPLES["sst2"]])
 
 
-def test_saving_replaces_a_prompt_and_nothing_else(sentences, tmp_path):
+def test_saving_replaces_a_prompt_and_nothing_else(sentences, tmp_path, monkeypatch):
     model = pt.build_model(sentences, backbone="tiny", method="probe")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "notes.txt").write_text("mine")
@@ -423,6 +533,13 @@ def test_saving_replaces_a_prompt_and_nothing_else(sentences, tmp_path):
     (tmp_path / "empty").mkdir()
     for _ in range(2):
         assert pt.load_prompt(model.save_prompt(tmp_path / "empty")).method == "probe"
+    (tmp_path / "empty" / "notes.txt").write_text("mine, too")
+    with pytest.raises(OutputError, match="something else than a saved prompt"):
+        model.save_prompt(tmp_path / "empty")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match="the folder this process works in"):
+        model.save_prompt(".")
 
 
 @pytest.mark.parametrize("examples", ["a film", {"sentence": "a film"}, [None], ["a film"]])
