@@ -311,11 +311,6 @@ def set_dropout(encoder: nn.Module, probability: float) -> None:
             module.p = probability
 
 
-def is_checkpointing(encoder: nn.Module) -> bool:
-    """Whether the encoder recomputes activations in the backward pass."""
-    return any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())
-
-
 def checkpoint_activations(encoder: nn.Module, wanted: bool = True) -> None:
     """Recompute activations in the backward pass instead of keeping them: less memory, more time, equal gradients.
 
@@ -327,18 +322,16 @@ def checkpoint_activations(encoder: nn.Module, wanted: bool = True) -> None:
         BadOption: for an architecture for which transformers cannot do it.
     """
     family = family_of(encoder)
-    if not wanted:
-        if family.checkpoints and is_checkpointing(encoder):
-            disable = (
-                getattr(encoder, "activation_checkpointing_disable", None) or encoder.gradient_checkpointing_disable
-            )
-            disable()
-        return
     if not family.checkpoints:
-        raise BadOption(f"gradient_checkpointing does not exist for {family.name} in transformers; leave it out.")
-    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-    # Reentrant checkpointing loses the gradient of a prompt that is not a leaf.
-    enable({"use_reentrant": False})
+        if wanted:
+            raise BadOption(f"gradient_checkpointing does not exist for {family.name} in transformers; leave it out.")
+        return
+    newer = "activation" if hasattr(encoder, "activation_checkpointing_enable") else "gradient"
+    if wanted:
+        # Reentrant checkpointing loses the gradient of a prompt that is not a leaf.
+        getattr(encoder, f"{newer}_checkpointing_enable")({"use_reentrant": False})
+    else:
+        getattr(encoder, f"{newer}_checkpointing_disable")()
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:

@@ -50,6 +50,7 @@ def build_model(
         )
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise BadOption(f"seed={seed!r} must be a whole number between 0 and {2**32 - 1}.")
+    seed = int(seed)  # numpy's numbers cannot go into a record
     chosen = find_method(method)
     known = [f.name for f in fields(ModelOptions)]
     for option in options:

@@ -223,13 +223,13 @@ def tagged_rows(path: Path, text: str) -> list[dict[str, Any]]:
     ontonotes = text.lstrip().startswith(DOCUMENT)
     rows = []
     for first, block in sentences(path, text):
+        where = f"The file {path}, line {first}"
         if ontonotes:
-            where = _ontonotes(path, first, block)
-            tags = bracket_tags([row[10] for row in block], where)
-            rows.append({"tokens": [row[3] for row in block], "ner_tags": tags, "line": first})
+            cells = _ontonotes(where, block)
+            rows.append({"tokens": cells[3], "ner_tags": bracket_tags(cells[10], where), "line": first})
             continue
         if len(block[0]) < 2:
-            raise DataError(f"The file {path}, line {first}: a word and its tag must stand on one line.")
+            raise DataError(f"{where}: a word and its tag must stand on one line.")
         word = 1 if len(block[0]) > 4 and [row[0] for row in block] == [str(i) for i in range(1, len(block) + 1)] else 0
         rows.append({"tokens": [row[word] for row in block], "ner_tags": [row[-1] for row in block], "line": first})
     return rows
@@ -251,7 +251,7 @@ def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
     ontonotes = text.lstrip().startswith(DOCUMENT)
     rows = []
     for first, block in sentences(path, text):
-        where = _ontonotes(path, first, block) if ontonotes else f"The file {path}, line {first}"
+        where = f"The file {path}, line {first}"
         words, lemmas, columns = _frames(where, block) if ontonotes else _props(where, block)
         said = [bracket_tags(column, where) for column in columns]
         # The column says where its verb is; CoNLL-2012 has one without any, which no scorer can use.
@@ -265,17 +265,16 @@ def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _ontonotes(path: Path, first: int, block: list[list[str]]) -> str:
-    """What to call a sentence of gold_conll in a message; refuse one with too few columns."""
-    where = f"The file {path}, line {first}"
+def _ontonotes(where: str, block: list[list[str]]) -> list[list[str]]:
+    """The columns of a sentence of gold_conll."""
     if len(block[0]) < 12:
         raise DataError(f"{where}: {len(block[0])} columns, and gold_conll has at least 12.")
-    return where
+    return [list(column) for column in zip(*block, strict=True)]
 
 
 def _frames(where: str, block: list[list[str]]) -> tuple[list[str], list[str], list[list[str]]]:
     """Words, lemmas and columns of roles of a sentence of gold_conll: one column for each word with a frame set."""
-    cells = [list(column) for column in zip(*block, strict=True)]
+    cells = _ontonotes(where, block)
     columns, targets = cells[11:-1], sum(cell != "-" for cell in cells[7])
     # One sentence of the set has a column without a verb, which may or may not have a frame set of its own.
     with_verb = sum(any(cell.startswith("(V*") for cell in column) for column in columns)

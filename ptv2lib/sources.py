@@ -122,8 +122,12 @@ class Table:
     def expanded(self, expand: Callable[[dict[str, Any]], Iterable[dict[str, Any]]], form: str) -> Table:
         """The table of what `expand` makes of each row; what is made of one row keeps its place.
 
+        Args:
+            expand: gives the rows; its `KeyError` names what is missing, its `ValueError` says what is wrong.
+            form: what the rows are in, for a message.
+
         Raises:
-            DataError: naming the row, where `expand` misses something of this form or finds a wrong value.
+            DataError: naming the row, where `expand` raises.
         """
         rows: list[dict[str, Any]] = []
         origins = []

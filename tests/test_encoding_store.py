@@ -286,6 +286,19 @@ def test_a_second_run_tokenizes_nothing(task, calls):
 
 
 @pytest.mark.filterwarnings("ignore:.*official set")
+def test_a_family_written_elsewhere_is_never_served_from_the_store(task, store, monkeypatch):
+    class Own(Classification):
+        pass
+
+    own = replace(task, family=Own("own", task.family.texts, task.family.labels))
+    model = pt.build_model(own, backbone="tiny", prompt_length=2)
+    before = model.encode(task.rows["test"], store=True)
+    monkeypatch.setattr(Own, "pair", lambda self, row, layout: ["other words"], raising=False)
+    assert plain(model.encode(task.rows["test"], store=True)) != plain(before)
+    assert not list(store.glob("*"))
+
+
+@pytest.mark.filterwarnings("ignore:.*official set")
 def test_a_model_s_own_cut_and_tokenizer_are_part_of_the_key(task, calls):
     rows = task.rows["test"]
     first = pt.build_model(task, backbone="tiny", prompt_length=2)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ptv2lib.attention import Shape, attach, keys_and_values
 from ptv2lib.errors import BadOption, UnknownName
 from ptv2lib.prefix import PrefixEncoder, choose_layers
+from ptv2lib.prompts import SoftPrompt
 
 SHAPE = Shape(layers=3, key_value_heads=4, head_size=6)
 
@@ -113,6 +114,12 @@ def test_layer_importance_is_a_share_and_needs_the_layer_gate():
 def test_unknown_parts_are_named(options, near):
     with pytest.raises(UnknownName, match=f"did you mean '{near}"):
         PrefixEncoder(SHAPE, 2, (0,), **options)
+
+
+def test_a_misspelt_position_offset_is_not_taken_for_none():
+    for make in (lambda: PrefixEncoder(SHAPE, 2, (0,), position_offset="shfit"), lambda: SoftPrompt(8, 2, "shfit")):
+        with pytest.raises(UnknownName, match="did you mean 'shift'"):
+            make()
 
 
 def test_the_start_is_narrow():

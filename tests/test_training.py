@@ -15,7 +15,7 @@ from test_tasks import SENTENCES, TAGGED, folder
 
 import ptv2lib as pt
 from ptv2lib import training
-from ptv2lib.backbones import BACKBONES, Backbone, fingerprint, is_checkpointing
+from ptv2lib.backbones import BACKBONES, Backbone, fingerprint
 from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.methods import METHODS
@@ -355,7 +355,7 @@ def test_gradients_that_a_script_accumulates_do_not_stop_a_run(sentences):
 
 def test_numbers_of_other_libraries_can_be_saved(sentences, tmp_path):
     options = {"layers": range(1, 3), "prompt_length": np.int64(3), "prefix_dropout": np.float32(0.125)}
-    model = pt.build_model(sentences, backbone="tiny", **options)
+    model = pt.build_model(sentences, backbone="tiny", seed=np.int64(3), **options)
     config = pt.TrainingConfig(**QUICK, warmup_ratio=np.float32(0.5), learning_rate=np.float64(1e-2))
     pt.train(model, sentences, config, output_dir=tmp_path / "run", progress=False)
     loaded = pt.load_prompt(tmp_path / "run/prompt")
@@ -378,7 +378,8 @@ def test_checkpointing_stays_with_its_model(sentences):
     second = pt.build_model(sentences, backbone=backbone, prompt_length=3)
     for model in (second, first, second):
         model.train()
-        assert is_checkpointing(backbone.encoder) == model.options.gradient_checkpointing
+        on = any(getattr(module, "gradient_checkpointing", False) for module in backbone.encoder.modules())
+        assert on == model.options.gradient_checkpointing
 
 
 def test_a_task_of_one_s_own_in_lists_trains_on_after_loading(tmp_path):
@@ -394,6 +395,24 @@ def test_a_task_of_one_s_own_in_lists_trains_on_after_loading(tmp_path):
     other = pt.load_task(pt.Classification("mood", ("text",), ("sad", "glad")), dataset=renamed)
     with pytest.raises(BadOption, match=r"its texts is \('sentence',\), not \('text',\)"):
         pt.train(model, other, progress=False)
+
+
+class Louder(pt.Classification):
+    """A family of one's own, written outside the library."""
+
+
+def test_a_family_of_one_s_own_says_why_its_prompt_cannot_be_loaded(tmp_path):
+    path = folder(tmp_path / "data", train=SENTENCES, validation=SENTENCES[:8])
+    task = pt.load_task(Louder("mood", ("sentence",), ("sad", "glad")), dataset=path)
+    pt.build_model(task, backbone="tiny", prompt_length=3).save_prompt(tmp_path / "prompt")
+    with pytest.raises(PromptMismatch, match="is a 'Louder', a class of one's own"):
+        pt.load_prompt(tmp_path / "prompt")
+
+
+@pytest.mark.parametrize("seed", [None, "a", 1.5, -1, True])
+def test_a_seed_of_the_wrong_kind_is_named(seed, sentences):
+    with pytest.raises(BadOption, match="seed=.* must be a whole number between 0 and"):
+        pt.build_model(sentences, backbone="tiny", seed=seed)
 
 
 def test_code_beside_weights_is_never_run(sentences, tmp_path):

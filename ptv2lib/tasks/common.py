@@ -17,8 +17,9 @@ from ..errors import BadOption, DataError, unknown
 from ..sources import HubSet, Table
 
 UNLABELLED = -1
-NAMES = ("id", "idx", "answer_idx", "title", "silent_before", "silent_after")  # they place a row, and say nothing of it
-CHARACTER = 250  # bytes that tokenizing takes for each; 205 measured on English text in overlapping windows
+# Columns that place a row and say nothing of it.
+ROW_NAMES = ("id", "idx", "answer_idx", "title", "silent_before", "silent_after")
+BYTES_A_CHARACTER = 250  # that tokenizing takes; 205 measured on English text in overlapping windows
 CUTS = ("longest_first", "only_first", "only_second")  # which text of a pair is cut
 NO_HUB = HubSet(None, None, None, "your own", {}, "Give the folder of your own copy with dataset=.")
 
@@ -131,7 +132,7 @@ class TaskFamily(ABC):
         seen: set[int] = set()
         empty = 0
         for row in rows:
-            told = {column: value for column, value in row.items() if column not in NAMES}
+            told = {column: value for column, value in row.items() if column not in ROW_NAMES}
             seen.add(hash(repr(told)))
             blank = any(isinstance(value, str) and not value.strip() for value in told.values())
             empty += blank or not self.texts_of(row).strip()
@@ -175,7 +176,7 @@ def check_texts(table: Table, column: str) -> None:
     if not any(row[column].strip() for row in table.rows):
         raise DataError(f"{table.where}: the text column {column!r} is empty in every row.")
     longest = max(range(len(table.rows)), key=lambda number: len(table.rows[number][column]))
-    need, free = CHARACTER * len(table.rows[longest][column]), free_ram()
+    need, free = BYTES_A_CHARACTER * len(table.rows[longest][column]), free_ram()
     if need > free:
         raise DataError(
             f"{table.place(longest)}: column {column!r} has {len(table.rows[longest][column]):,} characters; to tokenize them "

@@ -82,15 +82,7 @@ class SemanticRoles(TaskFamily):
         Where the data have sentences without a predicate, the rows around them know their lengths, as `silent_before` and
         `silent_after`, and where they have a verb's `lemma` it is kept: both for `submission`.
         """
-        table = _predicates(table)
-        silent: list[list[int]] = [[]]  # before each row, and after the last one
-        for row in table.rows:
-            if row.get("silent"):
-                silent[-1].append(len(row["tokens"]))
-            else:
-                silent.append([])
-        said = [number for number, row in enumerate(table.rows) if not row.get("silent")]
-        table = Table([table.rows[n] for n in said], {}, table.where, [table.origin(n) for n in said])
+        table, silent = _without_silent(_predicates(table))
         check_columns(table, ["tokens", "predicate", "tags"])
         check_words(table)
         known, rows = set(self.labels), []
@@ -113,9 +105,11 @@ class SemanticRoles(TaskFamily):
                 raise DataError(
                     f"{where}: the predicate, word {predicate}, has the tag {tags[predicate]!r}, not 'B-V'."
                 )
-            around = {"silent_before": silent[number], "silent_after": silent[-1] if number + 1 == len(said) else []}
-            kept = {"lemma": row.get("lemma")} | {side: tuple(lengths) for side, lengths in around.items()}
-            rows.append({"tokens": tokens, "predicate": predicate, "tags": tags} | {k: v for k, v in kept.items() if v})
+            more = {"lemma": row.get("lemma"), "silent_before": silent[number]}
+            if number + 1 == len(table.rows):
+                more["silent_after"] = silent[-1]
+            more = {part: value for part, value in more.items() if value}
+            rows.append({"tokens": tokens, "predicate": predicate, "tags": tags} | more)
         to_iob2([row["tags"] for row in rows], table)
         return rows
 
@@ -256,6 +250,18 @@ def _said(document: Mapping) -> Iterator[dict[str, Any]]:
             yield {"tokens": sentence["words"], "predicate": tags.index("B-V"), "tags": tags}
         if not frames:
             yield {"tokens": sentence["words"], "silent": True}
+
+
+def _without_silent(table: Table) -> tuple[Table, list[tuple[int, ...]]]:
+    """The rows with a predicate; and the lengths of the sentences without one, before each row and after the last."""
+    said, silent = [], [()]
+    for number, row in enumerate(table.rows):
+        if row.get("silent") and "predicate" not in row:
+            silent[-1] += (len(row["tokens"]),)
+        else:
+            said.append(number)
+            silent.append(())
+    return Table([table.rows[n] for n in said], {}, table.where, [table.origin(n) for n in said]), silent
 
 
 def _segments(one: Encoded, predicate: int) -> np.ndarray:
