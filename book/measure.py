@@ -204,7 +204,7 @@ def comparison() -> list[Plan]:
 
 
 def together() -> list[Plan]:
-    """Multi-task prompts beside deep prompts alone: equal rows, and equal epochs in all."""
+    """Multi-task prompts beside deep prompts alone: the same rows; ten epochs of both sets and five of each, beside fifteen."""
     shared = "prompt_length=64 learning_rate=5e-2"
     alone = [
         Plan(task, "pt2", "alone", f"{shared} epochs=15", train_limit=limit)

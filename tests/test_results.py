@@ -10,11 +10,12 @@ results = pytest.importorskip("results")
 ROOT = Path(__file__).parent.parent
 
 
-def record(method: str, seed: int, score: float, name: str | None = None) -> dict:
-    metrics = {"validation": {"f1": 0.5}, "test": {"f1": score}}
+def record(method: str, seed: int, score: float, name: str | None = None, source: str = "conll04") -> dict:
+    metrics = {"validation": {"f1": score - 0.1}, "test": {"f1": score}}
     return {
         "name": name, "task": "conll04", "method": method, "backbone": "minilm", "seed": seed, "metrics": metrics,
-        "majority": {"f1": 0.25}, "trainable_parameters": 1234, "seconds": 10.0 + seed,
+        "majority": {"f1": 0.25}, "trainable_parameters": 1234, "seconds": 10.0 + seed, "standard_error": None,
+        "data": {"source": source, "rows": {"train": 1000, "validation": 200, "test": 300}},
     }  # fmt: skip
 
 
@@ -28,7 +29,7 @@ TABLES = results.read_paper(ROOT)
     [
         ("conll04/pt2", "72.0 ± 2.0"),
         ("conll04/pt2/long", "80.0"),
-        ("conll04/pt2:validation.f1", "50.0 ± 0.0"),
+        ("conll04/pt2:validation.f1", "62.0 ± 2.0"),
         ("conll04/pt2:seeds", "3"),
         ("conll04/pt2:trainable_parameters", "1,234"),
         ("conll04/pt2:seconds", "11"),
@@ -81,3 +82,21 @@ def test_table():
         ["P-tuning v2, long", "80.0", "1", "1,234", "84.5"],
         ["the most frequent answer", "25.0", "–", "–", "–"],
     ]
+
+
+def test_what_was_measured_on_real_data():
+    runs = [*RECORDS, record("pt2", 0, 0.9, "miniature", source="miniature")]
+    runs += [record("pt2", seed, 0.6, "search-length8") for seed in (0, 1)] + [record("pt2", 0, 0.7, "search-length64")]
+    assert results.measured(results.on_real_data(runs, "conll04", searches=False)) == [
+        ["Method", "f1, test (%)", "Majority line", "Row error", "Seeds", "Run", "Training rows", "Scored rows"],
+        ["head only", "40.0", "25.0", "–", "1", "–", "1,000", "300"],
+        ["P-tuning v2", "72.0 ± 2.0", "25.0", "–", "3", "–", "1,000", "300"],
+        ["P-tuning v2", "80.0", "25.0", "–", "1", "long", "1,000", "300"],
+        ["P-tuning v2", "60.0 ± 0.0", "25.0", "–", "2", "search-length8", "1,000", "300"],
+    ]
+    assert results.searched(results.on_real_data(runs, "conll04", searches=True)) == [
+        ["Method", "Setting", "f1, validation (%)", "Training rows", "Seeds"],
+        ["P-tuning v2", "length64", "60.0", "1,000", "1"],
+        ["P-tuning v2", "length8", "50.0 ± 0.0", "1,000", "2"],
+    ]
+    assert not results.on_real_data(runs, "rte", searches=False)

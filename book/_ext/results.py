@@ -10,6 +10,10 @@
     :paper: acl/table3_ner/BERT-large/CoNLL04
     ```
 
+    ```{measured} squad
+    :title: squad, the development set alone
+    ```
+
 A key that names nothing is an error, and an error fails the strict build.
 """
 
@@ -24,12 +28,14 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from ptv2lib.methods import METHODS
 from ptv2lib.records import read_records, spread
+from ptv2lib.tasks.registry import TASKS
 
 RECORDS = "book/_data/results"
 PAPER = "book/_data/paper.toml"
 PAPER_COLUMN = {"ft": "FT", "pt": "PT", "pt2": "PT2", "mpt2": "MPT2"}
 VERSIONS = {"acl": "as printed at ACL 2022", "arxiv1": "as printed in the first preprint"}
 NONE = "–"
+SEARCHES = ("search-", "trial-")  # runs that chose a setting: what they score on the test is nobody's result
 
 
 def select(records: list[dict], key: str) -> list[dict]:
@@ -135,6 +141,45 @@ def table(records: list[dict], task: str, options: dict, tables: dict) -> list[l
     return cells
 
 
+def on_real_data(records: list[dict], task: str, searches: bool) -> list[list[dict]]:
+    """Runs that differ in the seed only, side by side: those that searched for a setting, or all others and the search's
+    finalists, which have several seeds."""
+    found = [r for r in records if r["task"] == task and r["data"]["source"] != "miniature"]
+    keys = sorted({(r["name"] or "", list(METHODS).index(r["method"])) for r in found})
+    groups = [select(found, f"{task}/{list(METHODS)[method]}/{name}".rstrip("/")) for name, method in keys]
+    searching = [bool(runs[0]["name"]) and runs[0]["name"].startswith(SEARCHES) for runs in groups]
+    return [
+        runs for runs, one in zip(groups, searching, strict=True) if one == searches or not searches and len(runs) > 1
+    ]
+
+
+def measured(groups: list[list[dict]]) -> list[list[str]]:
+    """The cells of `{measured}`: what each group scored on the test split."""
+    cells = []
+    for runs in groups:
+        first = runs[0]
+        rows, error = first["data"]["rows"], first["standard_error"]
+        cells.append(
+            [METHODS[first["method"]].title, percent(scores(runs, "test", "")), percent([majority(first)])]
+            + [NONE if error is None else f"{100 * error:.1f}", str(len(runs))]
+            + [first["name"] or NONE, f"{rows['train']:,}", f"{rows['test']:,}"]
+        )
+    score = f"{next(iter(groups[0][0]['metrics']['test']))}, test (%)"
+    return [["Method", score, "Majority line", "Row error", "Seeds", "Run", "Training rows", "Scored rows"], *cells]
+
+
+def searched(groups: list[list[dict]]) -> list[list[str]]:
+    """The cells of `{measured}` with `:searches:`: what each setting scored on the rows that select, the best first."""
+    ranked = sorted(groups, key=lambda runs: -statistics.mean(scores(runs, "validation", "")))
+    cells = [
+        [METHODS[runs[0]["method"]].title, runs[0]["name"].partition("-")[2], percent(scores(runs, "validation", ""))]
+        + [f"{runs[0]['data']['rows']['train']:,}", str(len(runs))]
+        for runs in ranked
+    ]
+    score = f"{next(iter(groups[0][0]['metrics']['validation']))}, validation (%)"
+    return [["Method", "Setting", score, "Training rows", "Seeds"], *cells]
+
+
 def read_paper(root: Path) -> dict:
     """The paper's tables."""
     return tomllib.loads((root / PAPER).read_text(encoding="utf-8"))
@@ -171,7 +216,24 @@ class ResultsTable(SphinxDirective):
         return [drawn(cells, "results")]
 
 
-def drawn(cells: list[list[str]], kind: str) -> nodes.table:
+class Measured(SphinxDirective):
+    """The runs on real data of a task; `:searches:` for those that chose a setting, `:title:` where a name says too little."""
+
+    required_arguments = 1
+    option_spec = {"searches": directives.flag, "title": directives.unchanged_required}
+
+    def run(self):
+        task = self.arguments[0]
+        if task not in TASKS:
+            return [self.state.document.reporter.error(f"no task is called {task}", line=self.lineno)]
+        searches, title = "searches" in self.options, self.options.get("title", task)
+        groups = on_real_data(read_records(Path(self.env.srcdir) / RECORDS), task, searches)
+        if not groups:
+            return [nodes.paragraph(text=f"{title}: no run recorded yet.")]
+        return [drawn(searched(groups) if searches else measured(groups), "measured", title)]
+
+
+def drawn(cells: list[list[str]], kind: str, title: str = "") -> nodes.table:
     """A docutils table of these texts, the first row its head; `kind` is its class in the page."""
 
     def line(texts: list[str]) -> nodes.row:
@@ -180,7 +242,8 @@ def drawn(cells: list[list[str]], kind: str) -> nodes.table:
     group = nodes.tgroup(cols=len(cells[0]))
     group += [nodes.colspec(colwidth=1) for _ in cells[0]]
     group += [nodes.thead("", line(cells[0])), nodes.tbody("", *map(line, cells[1:]))]
-    return nodes.table("", group, classes=[kind])
+    above = [nodes.title(text=title)] if title else []
+    return nodes.table("", *above, group, classes=[kind])
 
 
 def note_sources(app, config):
@@ -197,4 +260,5 @@ def setup(app):
     app.add_role("result", NumberRole(lambda root: read_records(root / RECORDS), result))
     app.add_role("paper", NumberRole(read_paper, paper))
     app.add_directive("results-table", ResultsTable)
+    app.add_directive("measured", Measured)
     return {"parallel_read_safe": True}
