@@ -1,8 +1,11 @@
 """The roles and the table that print numbers."""
 
+import re
 from pathlib import Path
 
 import pytest
+
+from ptv2lib.records import read_records
 
 pytest.importorskip("sphinx", reason="the book's packages are not part of this environment")
 results = pytest.importorskip("results")
@@ -100,3 +103,15 @@ def test_what_was_measured_on_real_data():
         ["P-tuning v2", "length8", "50.0 ± 0.0", "1,000", "2"],
     ]
     assert not results.on_real_data(runs, "rte", searches=False)
+
+
+def test_the_page_lists_every_run_on_real_data_and_explains_its_name():
+    page = (ROOT / "book/measured.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```\{measured\} (\w+)\n(.*?)```", page, re.DOTALL)
+    explained = [name.removesuffix("…") for name in re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)]
+    records = [run for run in read_records(ROOT / results.RECORDS) if run["data"]["source"] != "miniature"]
+    assert records and explained
+    for run in records:
+        searching = run["name"].startswith(results.SEARCHES)
+        assert run["task"] in [task for task, options in blocks if (":searches:" in options) == searching], run["task"]
+        assert searching or run["name"].startswith(tuple(explained)), run["name"]
