@@ -131,6 +131,7 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
                 "mean": statistics.mean(scores),
                 "deviation": spread(scores),
                 "seeds": len(scores),
+                "rows": runs[0].get("data", {}).get("rows", {}),
                 "standard_error": None if None in errors else statistics.mean(errors),
                 "majority": next(iter(runs[0]["majority"].values())),
                 "trainable_parameters": runs[0]["trainable_parameters"],

@@ -90,19 +90,19 @@ def test_table():
 def test_what_was_measured_on_real_data():
     runs = [*RECORDS, record("pt2", 0, 0.9, "miniature", source="miniature")]
     runs += [record("pt2", seed, 0.6, "search-length8") for seed in (0, 1)] + [record("pt2", 0, 0.7, "search-length64")]
-    assert results.measured(results.on_real_data(runs, "conll04", searches=False)) == [
+    assert results.measured(runs, "conll04") == [
         ["Method", "f1, test (%)", "Majority line", "Row error", "Seeds", "Run", "Training rows", "Scored rows"],
         ["head only", "40.0", "25.0", "–", "1", "–", "1,000", "300"],
         ["P-tuning v2", "72.0 ± 2.0", "25.0", "–", "3", "–", "1,000", "300"],
         ["P-tuning v2", "80.0", "25.0", "–", "1", "long", "1,000", "300"],
         ["P-tuning v2", "60.0 ± 0.0", "25.0", "–", "2", "search-length8", "1,000", "300"],
     ]
-    assert results.searched(results.on_real_data(runs, "conll04", searches=True)) == [
+    assert results.searched(runs, "conll04") == [
         ["Method", "Setting", "f1, validation (%)", "Training rows", "Seeds"],
         ["P-tuning v2", "length64", "60.0", "1,000", "1"],
         ["P-tuning v2", "length8", "50.0 ± 0.0", "1,000", "2"],
     ]
-    assert not results.on_real_data(runs, "rte", searches=False)
+    assert not results.measured(runs, "rte") and not results.searched(runs, "rte")
 
 
 def test_the_page_lists_every_run_on_real_data_and_explains_its_name():
@@ -112,6 +112,6 @@ def test_the_page_lists_every_run_on_real_data_and_explains_its_name():
     records = [run for run in read_records(ROOT / results.RECORDS) if run["data"]["source"] != "miniature"]
     assert records and explained
     for run in records:
-        searching = run["name"].startswith(results.SEARCHES)
+        name, searching = run["name"] or "", (run["name"] or "").startswith(results.SEARCHES)
         assert run["task"] in [task for task, options in blocks if (":searches:" in options) == searching], run["task"]
-        assert searching or run["name"].startswith(tuple(explained)), run["name"]
+        assert searching or name.startswith(tuple(explained)), name

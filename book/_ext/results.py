@@ -27,7 +27,7 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from ptv2lib.methods import METHODS
-from ptv2lib.records import read_records, spread
+from ptv2lib.records import read_records, spread, summarize
 from ptv2lib.tasks.registry import TASKS
 
 RECORDS = "book/_data/results"
@@ -63,8 +63,12 @@ def scores(runs: list[dict], split: str, metric: str) -> list[float]:
 
 def percent(values: list[float]) -> str:
     """`77.0 ± 0.9`: mean and sample standard deviation, which one value has not."""
-    mean, deviation = f"{100 * statistics.mean(values):.1f}", spread(values)
-    return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+    return points(statistics.mean(values), spread(values))
+
+
+def points(mean: float, deviation: float | None = None) -> str:
+    """A share in percent, with its deviation where there is one."""
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def result(records: list[dict], text: str) -> tuple[str, str]:
@@ -141,43 +145,40 @@ def table(records: list[dict], task: str, options: dict, tables: dict) -> list[l
     return cells
 
 
-def on_real_data(records: list[dict], task: str, searches: bool) -> list[list[dict]]:
-    """Runs that differ in the seed only, side by side: those that searched for a setting, or all others and the search's
-    finalists, which have several seeds."""
+def on_real_data(records: list[dict], task: str, split: str) -> list[dict]:
+    """What `summarize` says of a task's runs on real data, the methods of each name in their usual order."""
     found = [r for r in records if r["task"] == task and r["data"]["source"] != "miniature"]
-    keys = sorted({(r["name"] or "", list(METHODS).index(r["method"])) for r in found})
-    groups = [select(found, f"{task}/{list(METHODS)[method]}/{name}".rstrip("/")) for name, method in keys]
-    searching = [bool(runs[0]["name"]) and runs[0]["name"].startswith(SEARCHES) for runs in groups]
-    return [
-        runs for runs, one in zip(groups, searching, strict=True) if one == searches or not searches and len(runs) > 1
-    ]
+    return sorted(summarize(found, split), key=lambda row: (row["name"], list(METHODS).index(row["method"])))
 
 
-def measured(groups: list[list[dict]]) -> list[list[str]]:
-    """The cells of `{measured}`: what each group scored on the test split."""
-    cells = []
-    for runs in groups:
-        first = runs[0]
-        rows, error = first["data"]["rows"], first["standard_error"]
-        cells.append(
-            [METHODS[first["method"]].title, percent(scores(runs, "test", "")), percent([majority(first)])]
-            + [NONE if error is None else f"{100 * error:.1f}", str(len(runs))]
-            + [first["name"] or NONE, f"{rows['train']:,}", f"{rows['test']:,}"]
-        )
-    score = f"{next(iter(groups[0][0]['metrics']['test']))}, test (%)"
-    return [["Method", score, "Majority line", "Row error", "Seeds", "Run", "Training rows", "Scored rows"], *cells]
-
-
-def searched(groups: list[list[dict]]) -> list[list[str]]:
-    """The cells of `{measured}` with `:searches:`: what each setting scored on the rows that select, the best first."""
-    ranked = sorted(groups, key=lambda runs: -statistics.mean(scores(runs, "validation", "")))
+def measured(records: list[dict], task: str) -> list[list[str]]:
+    """The cells of `{measured}`: test scores of all runs but a search's, of which those count that have several seeds."""
+    head = ["Majority line", "Row error", "Seeds", "Run", "Training rows", "Scored rows"]
     cells = [
-        [METHODS[runs[0]["method"]].title, runs[0]["name"].partition("-")[2], percent(scores(runs, "validation", ""))]
-        + [f"{runs[0]['data']['rows']['train']:,}", str(len(runs))]
-        for runs in ranked
+        [METHODS[row["method"]].title, points(row["mean"], row["deviation"]), points(row["majority"])]
+        + [NONE if row["standard_error"] is None else points(row["standard_error"]), str(row["seeds"])]
+        + [row["name"] or NONE, f"{row['rows']['train']:,}", f"{row['rows']['test']:,}"]
+        for row in on_real_data(records, task, "test")
+        if row["seeds"] > 1 or not row["name"].startswith(SEARCHES)
     ]
-    score = f"{next(iter(groups[0][0]['metrics']['validation']))}, validation (%)"
-    return [["Method", "Setting", score, "Training rows", "Seeds"], *cells]
+    return [["Method", f"{main_metric(records, task)}, test (%)", *head], *cells] if cells else []
+
+
+def searched(records: list[dict], task: str) -> list[list[str]]:
+    """The cells of `{measured}` with `:searches:`: what each setting scored on the rows that select, the best first."""
+    rows = [row for row in on_real_data(records, task, "validation") if row["name"].startswith(SEARCHES)]
+    cells = [
+        [METHODS[row["method"]].title, row["name"].partition("-")[2], points(row["mean"], row["deviation"])]
+        + [f"{row['rows']['train']:,}", str(row["seeds"])]
+        for row in sorted(rows, key=lambda row: -row["mean"])
+    ]
+    score = f"{main_metric(records, task)}, validation (%)"
+    return [["Method", "Setting", score, "Training rows", "Seeds"], *cells] if cells else []
+
+
+def main_metric(records: list[dict], task: str) -> str:
+    """The name of the score that a task is judged by, which is the first of a record's majority line."""
+    return next((next(iter(r["majority"])) for r in records if r["task"] == task), "")
 
 
 def read_paper(root: Path) -> dict:
@@ -226,11 +227,9 @@ class Measured(SphinxDirective):
         task = self.arguments[0]
         if task not in TASKS:
             return [self.state.document.reporter.error(f"no task is called {task}", line=self.lineno)]
-        searches, title = "searches" in self.options, self.options.get("title", task)
-        groups = on_real_data(read_records(Path(self.env.srcdir) / RECORDS), task, searches)
-        if not groups:
-            return [nodes.paragraph(text=f"{title}: no run recorded yet.")]
-        return [drawn(searched(groups) if searches else measured(groups), "measured", title)]
+        title, show = self.options.get("title", task), searched if "searches" in self.options else measured
+        cells = show(read_records(Path(self.env.srcdir) / RECORDS), task)
+        return [drawn(cells, "measured", title) if cells else nodes.paragraph(text=f"{title}: no run recorded yet.")]
 
 
 def drawn(cells: list[list[str]], kind: str, title: str = "") -> nodes.table:
