@@ -9,8 +9,9 @@ differs between encoders stands in one table, `FAMILIES`.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -436,6 +437,30 @@ def detach(encoder: nn.Module) -> None:
     for module in encoder.modules():
         if hasattr(module, LAYER):
             delattr(module, LAYER)
+
+
+@contextlib.contextmanager
+def eager_where_faster(encoders: Iterable[nn.Module], precision: str) -> Iterator[None]:
+    """Training in bf16 on a CPU: compute attention in single steps, attached or not, and go back to sdpa afterwards.
+
+    torch's fused function has a slow backward pass there (`tests/test_speed.py` holds the two against each other). Where it
+    is fast, or the encoder knows no sdpa, nothing changes.
+
+    Args:
+        encoders: on their device; one that several models share may come several times.
+        precision: of the forward pass.
+    """
+    changed = {}
+    for encoder in encoders:
+        backend = encoder.config._attn_implementation
+        if precision == "bf16" and encoder.device.type == "cpu" and backend in ("sdpa", "ptv2_sdpa"):
+            encoder.set_attn_implementation(backend.replace("sdpa", "eager"))
+            changed[encoder] = backend
+    try:
+        yield
+    finally:
+        for encoder, backend in changed.items():
+            encoder.set_attn_implementation(backend)
 
 
 def keys_and_values(encoder: nn.Module, **inputs: Any) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attention import eager_where_faster
 from .encoding import Encoded, collate
 from .errors import BadOption, unknown
 from .files import write_json
@@ -384,7 +385,8 @@ def fit(
         while state.epoch < config.epochs:
             models.train()
             turns = _turns(materials, shares, config, state)
-            tally = _epoch(turns, list(weights.values()), config, accelerator, state, bar)
+            with eager_where_faster([model.backbone for model in models], precision):
+                tally = _epoch(turns, list(weights.values()), config, accelerator, state, bar)
             scores = [_select(material) for material in materials]
             _, rows, losses = tally.sum(0).tolist()
             loss, score = losses / rows, sum(scores) / len(scores)

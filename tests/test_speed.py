@@ -1,14 +1,16 @@
-"""A training step with deep prompts costs no more than with PEFT's prefix tuning."""
+"""What a training step costs: beside PEFT's prefix tuning, and in bf16 on a CPU with either attention."""
 
+import contextlib
 import statistics
 import time
 
 import pytest
 import torch
 
-from ptv2lib.attention import attach
+from ptv2lib.attention import attach, eager_where_faster
 from ptv2lib.backbones import load_backbone, set_dropout
 from ptv2lib.prefix import PrefixEncoder
+from ptv2lib.training import choose_precision
 
 LENGTH, ROWS, TEXT = 64, 16, 40
 
@@ -53,3 +55,26 @@ def test_a_step_takes_at_most_1_02_of_pefts():
         f"a step: own {statistics.median(seconds['own']):.4f} s, PEFT {statistics.median(seconds['peft']):.4f} s, {ratio:.3f}"
     )
     assert ratio <= 1.02
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(choose_precision() != "bf16" or torch.cuda.is_available(), reason="no CPU that computes in bf16")
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_single_steps_are_faster_than_the_fused_attention_in_bf16(dropout):
+    encoder = load_backbone("minilm").encoder.requires_grad_(False).train()
+    set_dropout(encoder, dropout)
+    prefix = PrefixEncoder(attach(encoder), LENGTH, tuple(range(6)))
+    ids = torch.randint(1000, 30000, (ROWS, TEXT))
+    mask = torch.ones(ROWS, TEXT, dtype=torch.long)
+    ways = {"fused": contextlib.nullcontext, "single steps": lambda: eager_where_faster([encoder], "bf16")}
+    seconds = {way: [] for way in ways}
+    for _ in range(20):
+        for way in ways:
+            started = time.perf_counter()
+            with ways[way](), torch.autocast("cpu", torch.bfloat16):
+                loss = prefix.encode(encoder, input_ids=ids, attention_mask=mask).float().square().mean()
+            loss.backward()
+            seconds[way].append(time.perf_counter() - started)
+    fused, single = (statistics.median(times[5:]) for times in seconds.values())
+    print(f"a step in bf16, dropout {dropout}: fused {fused:.4f} s, single steps {single:.4f} s, {single / fused:.2f}")
+    assert single < fused

@@ -277,6 +277,18 @@ def test_precision_follows_the_hardware():
         assert choose_precision("auto") == ("bf16" if native else "fp32")
 
 
+@pytest.mark.parametrize(("precision", "backend"), [("bf16", "ptv2_eager"), ("fp32", "ptv2_sdpa")])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the fused attention is slow on a CPU alone")
+def test_bf16_on_a_cpu_trains_without_the_fused_attention(precision, backend, sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    used = {True: set(), False: set()}
+    model.backbone.register_forward_pre_hook(
+        lambda encoder, _: used[encoder.training].add(encoder.config._attn_implementation)
+    )
+    pt.train(model, sentences, pt.TrainingConfig(precision=precision, **QUICK), progress=False)
+    assert used == {True: {backend}, False: {"ptv2_sdpa"}}
+
+
 @pytest.mark.parametrize(("name", "rows"), [("sst2", LEARNABLE), ("wikiann", TAGGED * 16)])
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"discrete"}))
 def test_every_method_has_settings_that_train(method, name, rows, tmp_path):
