@@ -110,8 +110,9 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
     """One row for each task, method and name: mean and sample standard deviation of the main metric over the seeds.
 
     Runs on another backbone, source or number of training rows stand in rows of their own, also without a name that tells
-    them apart. Beside the mean stand the majority line and the standard error that the number of scored rows alone brings,
-    averaged over the seeds (None for span scores, which have no simple one).
+    them apart. Beside the mean stand the majority line, the rows of each part, the precisions of the forward pass in training,
+    and the standard error that the number of scored rows alone brings, averaged over the seeds (None for span scores, which
+    have no simple one).
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for record in records:
@@ -132,6 +133,7 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
                 "deviation": spread(scores),
                 "seeds": len(scores),
                 "rows": runs[0].get("data", {}).get("rows", {}),
+                "precision": sorted({run.get("settings", {}).get("precision", "") for run in runs}),
                 "standard_error": None if None in errors else statistics.mean(errors),
                 "majority": next(iter(runs[0]["majority"].values())),
                 "trainable_parameters": runs[0]["trainable_parameters"],

@@ -24,7 +24,7 @@ FIXED = (
     "dropout_rates",
     "variants",
     "families",
-    "trials",
+    *(f"trials-{task}" for task in measure.COMPARED),
     "together",
     "miniature",
     "miniature_prompts",
@@ -54,20 +54,22 @@ def test_the_search_keeps_its_budget():
     assert sum(len(plan.seeds) for name in ("dropout_rates", "variants") for plan in measure.PLANS[name]()) == 24
 
 
-def test_every_method_gets_the_same_number_of_trials():
-    counted = Counter((plan.task, plan.method) for plan in measure.trials())
-    assert set(counted.values()) == {8} and len(counted) == len(measure.COMPARED) * len(measure.TRIED)
+@pytest.mark.parametrize("task", measure.COMPARED)
+def test_every_method_gets_the_same_number_of_trials(task):
+    counted = Counter(plan.method for plan in measure.trials(task))
+    assert set(counted.values()) == {8} and {"probe", "pt", "pt2", "ft"} <= set(counted) <= set(measure.TRIED)
 
 
-def test_the_comparison_takes_what_the_trials_selected(monkeypatch):
-    tried = measure.trials()
+@pytest.mark.parametrize("task", measure.COMPARED)
+def test_the_comparison_takes_what_the_trials_selected(task, monkeypatch):
+    tried = measure.trials(task)
     monkeypatch.setattr(measure.Plan, "selection", lambda plan: tried.index(plan))  # the last one wins
-    last = {(plan.task, plan.method): plan for plan in measure.trials()}
-    compared = {(plan.task, plan.method): plan for plan in measure.comparison()}
+    last = {plan.method: plan for plan in tried}
+    compared = {plan.method: plan for plan in measure.comparison(task)}
     assert compared.keys() == last.keys()
-    for key, plan in compared.items():
-        assert plan.settings.split()[1:] == last[key].settings.split()[1:] and plan.seeds == (0, 1, 2)
-        assert (plan.train_limit or 10_000) > last[key].train_limit
+    for method, plan in compared.items():
+        assert plan.settings.split()[1:] == last[method].settings.split()[1:] and plan.seeds == (0, 1, 2)
+        assert (plan.train_limit or 10_000) > last[method].train_limit
 
 
 @pytest.fixture
