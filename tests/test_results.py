@@ -1,9 +1,11 @@
 """The roles and the table that print numbers."""
 
 import re
+import statistics
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from ptv2lib.records import read_records
 
@@ -114,6 +116,32 @@ def test_what_was_measured_on_real_data():
         ["P-tuning v2", "length8", "50.0 ± 0.0", "1,000", "2"],
     ]
     assert not results.measured(runs, "rte") and not results.searched(runs, "rte")
+
+
+def test_neighbours_of_the_papers_order_are_told_apart_or_not():
+    def runs(method, *scores):
+        return [record(method, seed, score, "compared") for seed, score in enumerate(scores)]
+
+    told = runs("pt", 0.60, 0.61, 0.62) + runs("pt2", 0.70, 0.71, 0.72) + runs("ft", 0.66, 0.72, 0.78)
+    told += runs("probe", 0.80, 0.81, 0.82)
+    cells = results.gaps(told, "conll04", ["compared"])
+    assert [line[3] for line in cells[1:]] == ["fails", "holds", "cannot be told"]
+    # scipy.stats.ttest_ind([.70, .71, .72], [.60, .61, .62], equal_var=False).confidence_interval() gives .0773 to .1227
+    assert cells[2][:3] == ["P-tuning v2 above prompt tuning", "+10.0", "+7.7 to +12.3"]
+    assert not results.gaps(told, "conll04", ["other"])
+
+
+@pytest.mark.parametrize("other", [[0.5, 0.52, 0.58], [0.6, 0.6, 0.61]])
+def test_the_interval_of_a_gap_is_welchs(other):
+    one = [0.70, 0.73, 0.71]
+    rows = [
+        {"mean": statistics.mean(x), "deviation": statistics.stdev(x), "seeds": 3, "standard_error": None}
+        for x in (one, other)
+    ]
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert results.gap(*rows)[1:] == pytest.approx((expected.low, expected.high))
+    rows[0]["standard_error"] = 0.05  # few scored rows make it wider
+    assert results.gap(*rows)[1] < expected.low
 
 
 def test_the_page_lists_every_run_on_real_data_and_explains_its_name():

@@ -14,16 +14,21 @@
     :title: squad, the development set alone
     ```
 
+    ```{gaps} squad compared
+    ```
+
 A key that names nothing is an error, and an error fails the strict build.
 """
 
 import hashlib
+import math
 import statistics
 import tomllib
 from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from scipy.stats import t as student
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from ptv2lib.methods import METHODS
@@ -35,6 +40,7 @@ PAPER = "book/_data/paper.toml"
 PAPER_COLUMN = {"ft": "FT", "pt": "PT", "pt2": "PT2", "mpt2": "MPT2"}
 VERSIONS = {"acl": "as printed at ACL 2022", "arxiv1": "as printed in the first preprint"}
 NONE = "–"
+PAPERS_ORDER = [("pt", "probe"), ("ptv1", "pt"), ("pt2", "ptv1"), ("pt2", "pt"), ("ft", "pt2"), ("mpt2", "pt2")]
 SEARCHES = ("search-", "trial-")  # runs that chose a setting: what they score on the test is nobody's result
 
 
@@ -176,6 +182,36 @@ def searched(records: list[dict], task: str) -> list[list[str]]:
     return [["Method", "Setting", score, "Training rows", "Seeds"], *cells] if cells else []
 
 
+def gap(one: dict, other: dict) -> tuple[float, float, float]:
+    """By how much one row of `summarize` is above another, and the ends of the 95 % interval (Welch).
+
+    Two things make it wide: the seeds, a few each, and where there is a simple formula, the number of scored rows. The second
+    is taken as independent although both methods are scored on the same rows, so the interval is wider than it need be.
+    """
+    seeds = [row["deviation"] ** 2 / row["seeds"] for row in (one, other)]
+    both = sum(seeds) + sum((row["standard_error"] or 0) ** 2 for row in (one, other))
+    freedom = sum(part**2 / (row["seeds"] - 1) for part, row in zip(seeds, (one, other), strict=True))
+    factor = student.ppf(0.975, both**2 / freedom) if freedom else student.ppf(0.975, math.inf)
+    between, half = one["mean"] - other["mean"], factor * math.sqrt(both)
+    return between, between - half, between + half
+
+
+def gaps(records: list[dict], task: str, names: list[str]) -> list[list[str]]:
+    """The cells of `{gaps}`: which neighbours of the paper's order the runs of these names can tell apart."""
+    rows = {
+        row["method"]: row for row in on_real_data(records, task, "test") if row["name"] in names and row["seeds"] > 1
+    }
+    cells = []
+    for better, worse in PAPERS_ORDER:
+        if better in rows and worse in rows:
+            between, low, high = (100 * value for value in gap(rows[better], rows[worse]))
+            verdict = "holds" if low > 0 else "fails" if high < 0 else "cannot be told"
+            pair = f"{METHODS[better].title} above {METHODS[worse].title}"
+            cells.append([pair, f"{between:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
+    head = ["The paper's order", f"{main_metric(records, task)}, difference in points", "95 % interval", "Here it"]
+    return [head, *cells] if cells else []
+
+
 def main_metric(records: list[dict], task: str) -> str:
     """The name of the score that a task is judged by, which is the first of a record's majority line."""
     return next((next(iter(r["majority"])) for r in records if r["task"] == task), "")
@@ -232,6 +268,19 @@ class Measured(SphinxDirective):
         return [drawn(cells, "measured", title) if cells else nodes.paragraph(text=f"{title}: no run recorded yet.")]
 
 
+class Gaps(SphinxDirective):
+    """Whether neighbours of the paper's order are in that order here: a task, then the names of the runs that are compared."""
+
+    required_arguments, optional_arguments = 2, 8
+
+    def run(self):
+        task, *names = self.arguments
+        if task not in TASKS:
+            return [self.state.document.reporter.error(f"no task is called {task}", line=self.lineno)]
+        cells = gaps(read_records(Path(self.env.srcdir) / RECORDS), task, names)
+        return [drawn(cells, "gaps", task) if cells else nodes.paragraph(text=f"{task}: not compared yet.")]
+
+
 def drawn(cells: list[list[str]], kind: str, title: str = "") -> nodes.table:
     """A docutils table of these texts, the first row its head; `kind` is its class in the page."""
 
@@ -260,4 +309,5 @@ def setup(app):
     app.add_role("paper", NumberRole(read_paper, paper))
     app.add_directive("results-table", ResultsTable)
     app.add_directive("measured", Measured)
+    app.add_directive("gaps", Gaps)
     return {"parallel_read_safe": True}
