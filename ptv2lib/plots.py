@@ -80,17 +80,15 @@ def recorded_table(records: Iterable[Mapping[str, Any]], task: str, settings: Se
     """
     chosen = [record for record in records if record["task"] == task and record["name"] in settings]
     rows = sorted(summarize(chosen), key=lambda row: settings.index(row["name"]))
-    columns = ("test, spread", "row error", "majority", "seeds", "trainable")
-    wide = max([12, *(len(row["name"]) for row in rows)])
-    lines = (
-        [f"{'method':8} {'setting':{wide}} {{:>15}} {{:>10}} {{:>9}} {{:>6}} {{:>12}}".format(*columns)] if rows else []
-    )
+    lines = [("method", "setting", "test, spread", "row error", "majority", "seeds", "trainable")] if rows else []
     for row in rows:
         score = f"{row['mean']:.3f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.3f}")
         error = "-" if row["standard_error"] is None else f"{row['standard_error']:.3f}"
         lines.append(
-            f"{row['method']:8} {row['name']:{wide}} {score:>15} {error:>10} {row['majority']:>9.3f} {row['seeds']:>6}"
-            f" {row['trainable_parameters']:>12,}"
+            (row["method"], row["name"], score, error, f"{row['majority']:.3f}")
+            + (row["seeds"], f"{row['trainable_parameters']:,}")
         )
+    wide = max(12, *(len(name) for _, name, *_ in lines)) if lines else 0
+    lines = [f"{{:8}} {{:{wide}}} {{:>15}} {{:>10}} {{:>9}} {{:>6}} {{:>12}}".format(*line) for line in lines]
     measured = {row["name"] for row in rows}
     return "\n".join(lines + [f"{setting}: not recorded here yet" for setting in settings if setting not in measured])
