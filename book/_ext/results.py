@@ -278,7 +278,8 @@ class Gaps(SphinxDirective):
         if task not in TASKS:
             return [self.state.document.reporter.error(f"no task is called {task}", line=self.lineno)]
         cells = gaps(read_records(Path(self.env.srcdir) / RECORDS), task, names)
-        return [drawn(cells, "gaps", task) if cells else nodes.paragraph(text=f"{task}: not compared yet.")]
+        title = f"{task}, {' and '.join(names)}"
+        return [drawn(cells, "gaps", title) if cells else nodes.paragraph(text=f"{title}: not compared yet.")]
 
 
 def drawn(cells: list[list[str]], kind: str, title: str = "") -> nodes.table:
