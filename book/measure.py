@@ -43,7 +43,8 @@ class Plan:
         settings: `--set` pairs.
         seeds: one run each.
         train_limit: training rows; None for all.
-        scored: of the official validation and of a labelled test so many rows each, drawn once; None for all.
+        scored: of the official validation and of a labelled test so many rows each, drawn once; the training file is cut to
+            twice `train_limit`, so that the tenth of it that may have to select is small, too. None for all.
         miniature: on the suite instead of real data.
         backbone: the encoder.
     """
@@ -331,9 +332,8 @@ def source(plan: Plan, data: Path, scratch: Path) -> list[str]:
         scratch.mkdir()
         for file in folder.glob("*.parquet"):
             rows = pandas.read_parquet(file)
-            if file.stem != "train":
-                rows = rows.sample(min(plan.scored, len(rows)), random_state=0).sort_index()
-            rows.to_parquet(scratch / file.name)
+            most = 2 * plan.train_limit if file.stem == "train" else plan.scored
+            rows.sample(min(most, len(rows)), random_state=0).sort_index().to_parquet(scratch / file.name)
         folder = scratch
     return ["--dataset", str(folder)]
 
