@@ -72,7 +72,10 @@ PT2 = Method(
         "prompt_length": 20,
         "position_offset": "none",
     },
-    for_head={"token": {"learning_rate": 5e-2, "epochs": 40, "prompt_length": 128}},
+    for_head={
+        "token": {"learning_rate": 5e-2, "epochs": 40, "prompt_length": 128},
+        "span": {"learning_rate": 1e-1, "prompt_length": 64},
+    },
     for_wide={"learning_rate": 7e-3},
 )
 
