@@ -254,10 +254,10 @@ def families() -> list[Plan]:
     tried = {
         "sst2": (8000, "epochs=3"),
         "cb": (None, "epochs=20"),
-        "boolq": (8000, "epochs=1"),
+        "boolq": (8000, "epochs=1 batch_size=8"),
         "copa": (None, "epochs=20"),
         "wsc": (None, "epochs=20"),
-        "multirc": (3000, "epochs=1 batch_size=8"),  # half a batch keeps its long texts within 6 GB
+        "multirc": (3000, "epochs=1 batch_size=8"),  # half a batch keeps these long texts within 6 GB
         "wikiann": (8000, "epochs=4"),
         "squad": (3000, "epochs=2"),
         "squad_v2": (3000, "epochs=2"),
