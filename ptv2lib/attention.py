@@ -441,26 +441,26 @@ def detach(encoder: nn.Module) -> None:
 
 @contextlib.contextmanager
 def eager_where_faster(encoders: Iterable[nn.Module], precision: str) -> Iterator[None]:
-    """Training in bf16 on a CPU: compute attention in single steps, attached or not, and go back to sdpa afterwards.
+    """Training in bf16 on a CPU: compute attention in single steps, and go back to sdpa afterwards.
 
     torch's fused function has a slow backward pass there (`tests/test_speed.py` holds the two against each other). Where it
     is fast, or the encoder knows no sdpa, nothing changes.
 
     Args:
-        encoders: on their device; one that several models share may come several times.
+        encoders: attached, on their device; one that several models share may come several times.
         precision: of the forward pass.
     """
-    changed = {}
+    changed = []
     for encoder in encoders:
-        backend = encoder.config._attn_implementation
-        if precision == "bf16" and encoder.device.type == "cpu" and backend in ("sdpa", "ptv2_sdpa"):
-            encoder.set_attn_implementation(backend.replace("sdpa", "eager"))
-            changed[encoder] = backend
+        fused = encoder.config._attn_implementation == "ptv2_sdpa"
+        if precision == "bf16" and encoder.device.type == "cpu" and fused:
+            encoder.set_attn_implementation("ptv2_eager")
+            changed.append(encoder)
     try:
         yield
     finally:
-        for encoder, backend in changed.items():
-            encoder.set_attn_implementation(backend)
+        for encoder in changed:
+            encoder.set_attn_implementation("ptv2_sdpa")
 
 
 def keys_and_values(encoder: nn.Module, **inputs: Any) -> Tensor:
