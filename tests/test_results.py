@@ -94,21 +94,11 @@ def test_what_was_measured_on_real_data():
     runs = [*RECORDS, record("pt2", 0, 0.9, "miniature", source="miniature")]
     runs += [record("pt2", seed, 0.6, "search-length8") for seed in (0, 1)] + [record("pt2", 0, 0.7, "search-length64")]
     assert results.measured(runs, "conll04") == [
-        [
-            "Method",
-            "f1, test (%)",
-            "Majority line",
-            "Row error",
-            "Seeds",
-            "Run",
-            "Training rows",
-            "Scored rows",
-            "Precision",
-        ],
-        ["head only", "40.0", "25.0", "–", "1", "–", "1,000", "300", "fp32"],
-        ["P-tuning v2", "72.0 ± 2.0", "25.0", "–", "3", "–", "1,000", "300", "bf16, fp32"],
-        ["P-tuning v2", "80.0", "25.0", "–", "1", "long", "1,000", "300", "fp32"],
-        ["P-tuning v2", "60.0 ± 0.0", "25.0", "–", "2", "search-length8", "1,000", "300", "bf16, fp32"],
+        ["Method", "f1, test (%)", "Majority line", "Row error", "Seeds", "Run", "Rows: train / scored", "Precision"],
+        ["head only", "40.0", "25.0", "–", "1", "–", "1,000 / 300", "fp32"],
+        ["P-tuning v2", "72.0 ± 2.0", "25.0", "–", "3", "–", "1,000 / 300", "bf16, fp32"],
+        ["P-tuning v2", "80.0", "25.0", "–", "1", "long", "1,000 / 300", "fp32"],
+        ["P-tuning v2", "60.0 ± 0.0", "25.0", "–", "2", "search-length8", "1,000 / 300", "bf16, fp32"],
     ]
     assert results.searched(runs, "conll04") == [
         ["Method", "Setting", "f1, validation (%)", "Training rows", "Seeds"],

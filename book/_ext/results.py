@@ -159,11 +159,11 @@ def on_real_data(records: list[dict], task: str, split: str) -> list[dict]:
 
 def measured(records: list[dict], task: str) -> list[list[str]]:
     """The cells of `{measured}`: test scores of all runs but a search's, of which those count that have several seeds."""
-    head = ["Majority line", "Row error", "Seeds", "Run", "Training rows", "Scored rows", "Precision"]
+    head = ["Majority line", "Row error", "Seeds", "Run", "Rows: train / scored", "Precision"]
     cells = [
         [METHODS[row["method"]].title, points(row["mean"], row["deviation"]), points(row["majority"])]
         + [NONE if row["standard_error"] is None else points(row["standard_error"]), str(row["seeds"])]
-        + [row["name"] or NONE, f"{row['rows']['train']:,}", f"{row['rows']['test']:,}", ", ".join(row["precision"])]
+        + [row["name"] or NONE, f"{row['rows']['train']:,} / {row['rows']['test']:,}", ", ".join(row["precision"])]
         for row in on_real_data(records, task, "test")
         if row["seeds"] > 1 or not row["name"].startswith(SEARCHES)
     ]
