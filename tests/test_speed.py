@@ -1,6 +1,7 @@
-"""What a training step costs: beside PEFT's prefix tuning, and in bf16 on a CPU with either attention."""
+"""What reading and tokenizing cost, and a training step: beside PEFT's prefix tuning, and in bf16 with either attention."""
 
 import contextlib
+import json
 import statistics
 import time
 
@@ -9,10 +10,43 @@ import torch
 
 from ptv2lib.attention import attach, eager_where_faster
 from ptv2lib.backbones import load_backbone, set_dropout
+from ptv2lib.encoding import Layout
 from ptv2lib.prefix import PrefixEncoder
+from ptv2lib.tasks import load_task
 from ptv2lib.training import choose_precision
 
 LENGTH, ROWS, TEXT = 64, 16, 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count", "least"), [("sst2", 20_000, 15_000), ("squad", 4_000, 1_500)])
+@pytest.mark.filterwarnings("ignore:.*has other numbers of rows")
+def test_rows_read_and_tokenized_in_a_second(name, count, least, tmp_path):
+    """Of the suite's sentences, and of its contexts joined to SQuAD's mean length of some 120 words; two cores."""
+    rows = load_task(name, source="miniature").rows["train"]
+    if name == "squad":
+        longer = []
+        for i, row in enumerate(rows):
+            context = row["context"]
+            while len(context.split()) < 120:
+                i += 1
+                context += " " + rows[i % len(rows)]["context"]
+            longer.append(row | {"context": context})
+        rows = longer
+    folder = tmp_path / name
+    folder.mkdir()
+    for split in ("train", "validation"):
+        lines = (rows[i % len(rows)] for i in range(count // 2))
+        numbered = (row | {"id": str(i)} if "id" in row else row for i, row in enumerate(lines))
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered))
+    tokenizer = load_backbone("minilm").tokenizer
+    started = time.perf_counter()
+    task = load_task(name, dataset=folder)
+    inputs = [task.family.encode(split, tokenizer, Layout(task.family.max_length)) for split in task.rows.values()]
+    rate = count / (time.perf_counter() - started)
+    assert sum(map(len, inputs)) == count
+    print(f"{name}: {rate:,.0f} rows a second")
+    assert rate >= least
 
 
 def frozen():
