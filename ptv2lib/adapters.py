@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from .attention import family_of
 from .errors import BadOption
+from .memory import check_fits
 
 
-def add_low_rank(encoder: nn.Module, rank: int, seed: int) -> None:
+@contextmanager
+def low_rank(encoder: nn.Module, rank: int, seed: int) -> Iterator[None]:
     """Put LoRA's matrices beside every linear layer inside the attention modules, in place (Hu et al., 2022).
 
     PEFT does it. The second matrix starts at zero, so at first nothing changes; scaling is 2, PEFT's alpha twice the rank.
+    If what follows fails, the encoder is as it was.
 
     Args:
         encoder: the encoder; its own weights stay.
@@ -20,7 +26,8 @@ def add_low_rank(encoder: nn.Module, rank: int, seed: int) -> None:
         seed: of the first matrix.
 
     Raises:
-        BadOption: without PEFT, with one that cannot do it, or on an encoder that has such matrices already.
+        BadOption: without PEFT, with one that cannot do it, on an encoder that has such matrices already, or for a rank
+            that does not fit into memory.
     """
     if any(".lora_" in name for name, _ in encoder.named_parameters()):
         raise BadOption("This encoder has LoRA's matrices already; load the backbone anew.")
@@ -29,16 +36,23 @@ def add_low_rank(encoder: nn.Module, rank: int, seed: int) -> None:
     except ImportError:
         raise BadOption("The method 'lora' needs PEFT 0.20 or newer: pip install 'ptv2lib[compare]'.") from None
     kind = family_of(encoder).attention
-    targets = [
-        f"{name}.{inner}"
+    found = {
+        f"{name}.{inner}": part
         for name, module in encoder.named_modules()
         if type(module).__name__ == kind
         for inner, part in module.named_modules()
         if isinstance(part, nn.Linear)
-    ]
+    }
+    check_fits(rank * sum(sum(part.weight.shape) for part in found.values()), f"lora_rank={rank}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), encoder)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=[*found]), encoder)
+    try:
+        yield
+    except BaseException:
+        for name, part in found.items():
+            encoder.set_submodule(name, part)
+        raise
 
 
 def open_weights(encoder: nn.Module, trains: str) -> None:

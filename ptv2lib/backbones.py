@@ -88,7 +88,7 @@ class Backbone:
         encoder: the transformers encoder, float32, without a task head.
         tokenizer: its fast tokenizer.
         fingerprint: sha256 of architecture, weights and vocabulary, before any training.
-        pooling: what a head reads unless told otherwise.
+        pooling: what a head reads unless told otherwise; the family's own if left open.
         masked_lm: the transformers model around the encoder that fills gaps; None unless asked for.
     """
 
@@ -97,12 +97,15 @@ class Backbone:
     encoder: nn.Module
     tokenizer: object
     fingerprint: str
-    pooling: str = "cls"
+    pooling: str | None = None
     masked_lm: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a masked-LM head that is built otherwise than the family's."""
-        parts = family_of(self.encoder).masked_lm
+        """Refuse a masked-LM head that is built otherwise than the family's, and take the family's pooling."""
+        family = family_of(self.encoder)
+        if self.pooling is None:
+            object.__setattr__(self, "pooling", family.pooling)
+        parts = family.masked_lm
         if self.masked_lm is not None and not all(hasattr(self.masked_lm, part) for part in parts):
             raise NoMaskedLM(f"The masked-LM head of {self.name!r} is of a newer form, which is not read here.")
 
@@ -164,15 +167,17 @@ def load_backbone(
     folder, revision = _locate(name, revision)
     import transformers
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        kind = PretrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+        if kind in FAMILIES:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"The backbone {name!r} has no readable config.json: {str(error).splitlines()[0]}") from None
-    if config.model_type not in FAMILIES:
-        raise refusal(f"the backbone {name!r}, which is a {config.model_type!r}")
-    family = FAMILIES[config.model_type]
+    if kind not in FAMILIES:  # asked first: of one it does not know, transformers says that its code must be run
+        raise refusal(f"the backbone {name!r}, which is a {kind!r}")
+    family = FAMILIES[kind]
     if family.causal:
         config.use_cache = False  # of keys and values for the next word: an encoder has no next word
     trained_here = BACKBONES[name].trained_here if name in BACKBONES else None
@@ -227,7 +232,7 @@ def load_backbone(
     for module in (encoder, filling):
         if module is not None:
             module.eval()
-    pooling = (BACKBONES[name].pooling if name in BACKBONES else None) or family.pooling
+    pooling = BACKBONES[name].pooling if name in BACKBONES else None
     return Backbone(name, revision, encoder, tokenizer, fingerprint(encoder, tokenizer), pooling, filling)
 
 

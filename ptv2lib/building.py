@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import fields
 from numbers import Integral
 from typing import Any
 
 import torch
 
-from .adapters import add_low_rank
+from .adapters import low_rank
 from .backbones import Backbone
 from .errors import BadOption, unknown
 from .heads import VerbalizerHead
@@ -23,7 +25,7 @@ CALIBRATED_ON = 256  # training texts, without their labels, that calibration="t
 def build_model(
     task: Task | str,
     *,
-    backbone: str | Backbone = "minilm",
+    backbone: str | os.PathLike | Backbone = "minilm",
     method: str = "pt2",
     seed: int = 0,
     **options: Any,
@@ -32,7 +34,7 @@ def build_model(
 
     Args:
         task: a loaded task, or the name of one.
-        backbone: what `load_backbone` takes, or what it gave.
+        backbone: what `load_backbone` takes, or what it gave; if building fails, that is as it was.
         method: a name of `METHODS`.
         seed: of the fresh weights; the random state outside is left as it is.
         **options: fields of `ModelOptions`.
@@ -57,13 +59,13 @@ def build_model(
         if option not in known:
             raise unknown("option", option, known)
     loaded, filled = settle(ModelOptions(**options), method, family, backbone)
-    if chosen.trains == "adapters":
-        add_low_rank(loaded.encoder, filled.lora_rank, seed)
-    with torch.random.fork_rng():
+    adapters = chosen.trains == "adapters"
+    with low_rank(loaded.encoder, filled.lora_rank, seed) if adapters else nullcontext(), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PromptedModel(family, loaded, method, filled)
         model.seed = seed
         _start(model, task)
+    model.claim_encoder()
     return model.eval()
 
 

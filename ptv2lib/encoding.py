@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -20,17 +19,6 @@ from .files import write_whole
 
 IGNORED = -100  # label of a piece that is not scored
 STORED_FROM = 1000  # rows; fewer are tokenized faster than they are looked up
-
-
-def free_ram() -> int:
-    """Bytes of this machine's memory that the process may still take, a limit on its address space included."""
-    free = psutil.virtual_memory().available
-    try:
-        import resource
-    except ImportError:  # Windows
-        return free
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else min(free, max(0, limit - psutil.Process().memory_info().vms))
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from .adapters import add_low_rank
+from .adapters import low_rank
 from .backbones import Backbone, load_backbone
 from .errors import PromptMismatch
 from .methods import METHODS, find_method
@@ -53,7 +54,7 @@ class Saved:
         return METHODS[self.method].trains == "everything" or self.options.tune_backbone
 
 
-def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = None) -> PromptedModel:
+def load_prompt(folder: str | os.PathLike, *, backbone: str | os.PathLike | Backbone | None = None) -> PromptedModel:
     """Load a saved prompt (or a model saved by `ft`) onto its encoder: the same logits, ready to be trained further.
 
     Args:
@@ -65,17 +66,18 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | Backbone | None = 
     """
     saved = _read(Path(folder))
     loaded = _encoder(saved, backbone)
-    if METHODS[saved.method].trains == "adapters":
-        add_low_rank(loaded.encoder, saved.options.lora_rank, 0)
-    model = PromptedModel(saved.family, loaded, saved.method, saved.options)
-    model.max_length, model.trained = saved.max_length, True
-    tensors = saved.tensors
-    if saved.raw:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt.")}
-        tensors |= {f"prompt.{name}": tensor for name, tensor in saved.raw.items()}
-    elif model.prompt is not None:
-        model.prompt.fold()
-    _fill(model, tensors, saved.folder)
+    adapters = METHODS[saved.method].trains == "adapters"
+    with low_rank(loaded.encoder, saved.options.lora_rank, 0) if adapters else nullcontext():
+        model = PromptedModel(saved.family, loaded, saved.method, saved.options)
+        model.max_length, model.trained = saved.max_length, True
+        tensors = saved.tensors
+        if saved.raw:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt.")}
+            tensors |= {f"prompt.{name}": tensor for name, tensor in saved.raw.items()}
+        elif model.prompt is not None:
+            model.prompt.fold()
+        _fill(model, tensors, saved.folder)
+    model.claim_encoder()
     return model.eval()
 
 
@@ -111,11 +113,11 @@ def _read(folder: Path) -> Saved:
         raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {str(error).splitlines()[0]}") from None
 
 
-def _encoder(saved: Saved, given: str | Backbone | None) -> Backbone:
+def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbone:
     """The encoder for a saved prompt, with the parts that it reads, and proven to be the one it was trained on."""
     needs = {"pooler": saved.options.pooling == "pooler", "masked_lm": saved.options.head == "verbalizer"}
     if saved.own_encoder and given is not None:
-        name = given if isinstance(given, str) else given.name
+        name = given.name if isinstance(given, Backbone) else str(given)
         raise PromptMismatch(
             f"{saved.folder} holds an encoder of its own, which was trained; leave backbone={name!r} out."
         )
@@ -123,7 +125,7 @@ def _encoder(saved: Saved, given: str | Backbone | None) -> Backbone:
         return replace(load_backbone(str(saved.folder / "backbone"), **needs), name=saved.backbone)
     if given is None:
         loaded = load_backbone(saved.backbone, revision=saved.revision, **needs)
-    elif isinstance(given, str):
+    elif not isinstance(given, Backbone):
         loaded = load_backbone(given, **needs)
     else:
         loaded = given

@@ -242,8 +242,8 @@ def evaluate_metric(name: str) -> Any:
     """Give one of these scores as an `evaluate.Metric` that keeps everything in memory.
 
     Args:
-        name: `accuracy`, `macro_f1` (labels as found in the references), `span_f1`, `role_f1`, `multirc`, `record`, `squad`
-            or `squad_v2` (predictions as `{"text", "no_answer"}`).
+        name: `accuracy`, `macro_f1` (labels as found on either side), `span_f1`, `role_f1`, `multirc`, `record`,
+            `squad` or `squad_v2` (predictions as `{"text", "no_answer"}`).
 
     Raises:
         UnknownName: for another name.
@@ -258,7 +258,7 @@ def evaluate_metric(name: str) -> Any:
     answer = {"text": text, "no_answer": datasets.Value("float64")}
     kinds: dict[str, tuple[Any, Any, Callable[[list, list], dict]]] = {
         "accuracy": (number, number, lambda p, r: {"accuracy": accuracy(p, r)}),
-        "macro_f1": (number, number, lambda p, r: {"macro_f1": macro_f1(p, r, sorted(set(r)))}),
+        "macro_f1": (number, number, lambda p, r: {"macro_f1": macro_f1(p, r, sorted({*p, *r}))}),
         "span_f1": (many_texts, many_texts, span_scores),
         "role_f1": (many_texts, many_texts, role_scores),
         "multirc": (many_numbers, many_numbers, answer_set_scores),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from .adapters import open_weights
 from .attention import Shape, attach, check_gate, check_position_offset
 from .backbones import Backbone, checkpoint_activations, set_dropout, silent
-from .encoding import Encoded, Layout, collate, free_ram, stored
+from .encoding import Encoded, Layout, collate, stored
 from .errors import BadOption, DataError, OutputError
 from .files import whole_folder, write_json, write_whole
 from .heads import ChoiceHead, SequenceHead, SpanHead, TokenHead, VerbalizerHead
+from .memory import check_fits
 from .methods import METHODS
 from .options import ModelOptions
 from .prefix import PrefixEncoder, choose_layers
@@ -30,6 +32,8 @@ from .tasks.registry import family_to
 from .templates import Template, Verbalizer
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
+# A tokenizer keeps the length at which it cuts as a state of its own, and models share it: one thread at a time.
+TOKENIZING = threading.Lock()
 # What the folder of a saved prompt or model may hold.
 SAVED = {"prompt.json", "prompt.safetensors", "reparameterization.safetensors", "backbone"}
 
@@ -95,8 +99,6 @@ class PromptedModel(nn.Module):
         if self.lm_head is not None:
             self.lm_head.requires_grad_(False)
         open_weights(self.backbone, self.trains)
-        if self.trains != "nothing":
-            loaded.mark_changed(method_name)
         if self.lm_head is not None and self.trains == "everything":
             self.lm_head.requires_grad_(True)
         if options.gradient_checkpointing:
@@ -127,6 +129,11 @@ class PromptedModel(nn.Module):
             set_dropout(self.backbone, self.options.backbone_dropout)
             checkpoint_activations(self.backbone, self.options.gradient_checkpointing)
         return super().train(mode)
+
+    def claim_encoder(self) -> None:
+        """Mark the encoder as this model's to train, where it trains it: no other is built on it from now on."""
+        if self.trains != "nothing":
+            self.loaded.mark_changed(self.method)
 
     def check_encoder(self) -> None:
         """Raise `BadOption` if another model trained this model's encoder, which it takes for frozen."""
@@ -201,14 +208,15 @@ class PromptedModel(nn.Module):
         make = partial(self.family.encode, rows, self.tokenizer, layout)
         if self.template is not None:
             make = partial(self._encode_cloze, rows)
-        # The store knows a family by the library's own sources, and so not one that was written elsewhere.
-        if not store or not type(self.family).__module__.startswith(f"{__package__}."):
-            return make()
-        # What the last call cut and padded at would otherwise be part of the key.
-        self.tokenizer.backend_tokenizer.no_truncation()
-        self.tokenizer.backend_tokenizer.no_padding()
-        vocabulary = self.tokenizer.backend_tokenizer.to_str()
-        return stored(make, rows, self.family, layout, vocabulary, self.template)
+        with TOKENIZING:
+            # The store knows a family by the library's own sources, and so not one that was written elsewhere.
+            if not store or not type(self.family).__module__.startswith(f"{__package__}."):
+                return make()
+            # What the last call cut and padded at would otherwise be part of the key.
+            self.tokenizer.backend_tokenizer.no_truncation()
+            self.tokenizer.backend_tokenizer.no_padding()
+            vocabulary = self.tokenizer.backend_tokenizer.to_str()
+            return stored(make, rows, self.family, layout, vocabulary, self.template)
 
     def _encode_cloze(self, rows: Sequence[Mapping]) -> list[list[Encoded]]:
         return [[one] for one in self.template.encode(rows, self.tokenizer, self.max_length, self.family.cut_last)]
@@ -381,7 +389,10 @@ class PromptedModel(nn.Module):
 def _deep_prompt(options: ModelOptions, shape: Shape, encoder: nn.Module) -> PrefixEncoder:
     layers, length = choose_layers(options.layers, shape.layers), options.prompt_length
     check_gate(encoder, options.gate)
-    _fits_memory(length * len(layers) * 2 * shape.key_value_width, f"A prompt of length {length}")
+    width, hidden = shape.key_value_width, options.reparameterization_hidden
+    check_fits(length * len(layers) * 2 * width, f"A prompt of length {length}")
+    networks = {"mlp": hidden * (1 + 2 * len(layers)) * width, "residual": 2 * hidden * width}
+    check_fits(networks.get(options.reparameterization, 0), f"reparameterization_hidden={hidden}")
     return PrefixEncoder(
         shape,
         length,
@@ -397,23 +408,8 @@ def _deep_prompt(options: ModelOptions, shape: Shape, encoder: nn.Module) -> Pre
 
 def _input_prompt(options: ModelOptions, encoder: nn.Module) -> SoftPrompt:
     width, length = encoder.get_input_embeddings().embedding_dim, options.prompt_length
-    _fits_memory(length * width, f"A prompt of length {length}")
+    check_fits(length * width, f"A prompt of length {length}")
     return SoftPrompt(width, length, options.position_offset, options.reparameterization)
-
-
-def free_memory() -> int:
-    """Bytes free on the accelerator, or in this machine's memory."""
-    if not torch.cuda.is_available():
-        return free_ram()
-    # What torch keeps back from earlier runs of this process is free to it, and not to the driver's count.
-    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-
-
-def _fits_memory(numbers: int, what: str) -> None:
-    """Refuse what cannot be trained in the free memory: weight, gradient and two moments, four bytes each."""
-    need, free = 16 * numbers, free_memory()
-    if need > free:
-        raise BadOption(f"{what} needs {need / 2**30:.1f} GiB to train, and {free / 2**30:.1f} GiB are free.")
 
 
 def _check_replaceable(folder: str | os.PathLike) -> None:

@@ -89,13 +89,14 @@ def train_multitask(
         BadOption: for tasks that are not a group, a model of another method, or settings that make no sense together.
         OutputError: if a folder cannot be written, or holds a run with other settings.
     """
+    tasks = [tasks] if isinstance(tasks, (Task, str)) else list(tasks)
     _check(model, tasks, temperature)
     config = config or TrainingConfig()
-    later = replace(
-        config,
-        epochs=config.epochs if phase2_epochs is None else phase2_epochs,
-        learning_rate=config.learning_rate if phase2_learning_rate is None else phase2_learning_rate,
-    )
+    asked = {"epochs": phase2_epochs, "learning_rate": phase2_learning_rate}
+    try:
+        later = replace(config, **{name: value for name, value in asked.items() if value is not None})
+    except BadOption as error:
+        raise BadOption(f"phase2_{error}") from None
     plans = [plan_training(model.for_task(task, config.seed), task, later, name) for task in tasks]
     joint = fill_config(config, model, [plan.split for plan in plans])
     phase1 = {"tasks": [task.name for task in tasks], "temperature": temperature} | asdict(joint)
@@ -143,6 +144,9 @@ def tempered(sizes: Sequence[int], temperature: float) -> list[float]:
 
 def _check(model: PromptedModel, tasks: Sequence[Task], temperature: float) -> None:
     """Refuse what is no group."""
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise BadOption(f"Multi-task training takes loaded tasks, as load_task gives them, not {task!r:.60}.")
     names = [task.name for task in tasks]
     if model.method != METHOD:
         raise BadOption(f"Multi-task training needs a model built with method={METHOD!r}, not {model.method!r}.")
@@ -153,15 +157,21 @@ def _check(model: PromptedModel, tasks: Sequence[Task], temperature: float) -> N
             raise BadOption(f"The task {task.name!r} is named twice; every task of a group needs a name of its own.")
         if Path(task.name).name != task.name or task.name == "..":
             raise BadOption(f"The task's name {task.name!r} must be fit for a folder, without a path in it.")
-        kinds = [type(one.family).__name__ for one in (tasks[0], task)]
+        kinds = [_kind(one.family) for one in (tasks[0], task)]
         if kinds[0] != kinds[1]:
             raise BadOption(
                 f"The tasks of a group must be of one kind, and {names[0]!r} is {kinds[0]} but {task.name!r} is {kinds[1]}."
             )
     if model.family.name not in names:
         raise BadOption(f"The model was built for {model.family.name!r}, which is none of {', '.join(names)}.")
+    model.check_task(tasks[names.index(model.family.name)])
     if not (isinstance(temperature, (int, float)) and 0 <= temperature <= 1):
         raise BadOption(f"temperature={temperature} must be a number between 0 (all alike) and 1 (by size).")
+
+
+def _kind(family: TaskFamily) -> str:
+    """The kind of task: the class right below `TaskFamily`, which WSC and WiC share with other classification."""
+    return next(kind.__name__ for kind in type(family).__mro__ if TaskFamily in kind.__bases__)
 
 
 def _claim_group(output_dir: str | os.PathLike, plans: Sequence[Plan]) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+from .attention import family_of
 from .backbones import Backbone, load_backbone
 from .errors import BadOption, NoMaskedLM, unknown
 from .heads import POOLINGS
@@ -157,7 +159,7 @@ def fill(options: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def settle(
-    given: ModelOptions, method: str, family: TaskFamily, backbone: str | Backbone
+    given: ModelOptions, method: str, family: TaskFamily, backbone: str | os.PathLike | Backbone
 ) -> tuple[Backbone, ModelOptions]:
     """Load the backbone and leave no option open.
 
@@ -176,6 +178,7 @@ def settle(
     _check_method(given, method, chosen)
     loaded, cloze = _with_cloze(given, chosen, family, backbone)
     _check_head(given, family, cloze["head"])
+    _check_causal(given, family, loaded)
     defaults = chosen.settings(family.head, loaded.encoder.config.hidden_size)
     return loaded, fill(given, defaults | {"pooling": loaded.pooling} | cloze)
 
@@ -190,6 +193,13 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
             raise BadOption(f"{option}={value!r} belongs to {what}, and {name!r} has none.")
     if given.lora_rank != ModelOptions.lora_rank and method.trains != "adapters":
         raise BadOption(f"lora_rank={given.lora_rank} belongs to LoRA, and {name!r} has no low-rank matrices.")
+    words = [
+        option for option in ("head", "verbalizer", "calibration") if getattr(given, option) not in (None, "linear")
+    ]
+    if words and name == "mpt2":
+        raise BadOption(
+            f"{words[0]}={getattr(given, words[0])!r} belongs to one task; 'mpt2' has a linear head for each."
+        )
     if given.tune_backbone and name == "mpt2":
         raise BadOption("tune_backbone=True would move the encoder that the data sets of 'mpt2' share; use 'pt2'.")
     if given.tune_backbone and method.prompt is None:
@@ -221,8 +231,22 @@ def _check_head(given: ModelOptions, family: TaskFamily, head: str | None) -> No
                 raise BadOption(f"{option}={getattr(given, option)!r} belongs to linear heads; a verbalizer has none.")
 
 
+def _check_causal(given: ModelOptions, family: TaskFamily, loaded: Backbone) -> None:
+    """Refuse what cannot read a text under a causal mask, where a piece has seen nothing of what stands behind it."""
+    encoder = family_of(loaded.encoder)
+    if family.head not in encoder.heads:
+        raise BadOption(
+            f"{encoder.name} reads from left to right, so it takes heads with one vector per text; {family.name!r} has one "
+            "per piece."
+        )
+    if encoder.causal and (given.pooling or loaded.pooling) == "cls":
+        raise BadOption(
+            f"pooling='cls' reads the first piece, which has seen no other in {encoder.name}; use 'last' or 'mean'."
+        )
+
+
 def _with_cloze(
-    given: ModelOptions, method: Method, family: TaskFamily, backbone: str | Backbone
+    given: ModelOptions, method: Method, family: TaskFamily, backbone: str | os.PathLike | Backbone
 ) -> tuple[Backbone, dict[str, Any]]:
     """The backbone, with its masked-LM head where one is read; and head, template and verbalizer where they were left open."""
     templates = getattr(family, "templates", None)
@@ -258,9 +282,9 @@ def _with_cloze(
     return loaded, cloze
 
 
-def _load(backbone: str | Backbone, pooler: bool, must: bool, may: bool) -> Backbone:
+def _load(backbone: str | os.PathLike | Backbone, pooler: bool, must: bool, may: bool) -> Backbone:
     """The backbone; with a masked-LM head if there must be one, or if there may be one and the checkpoint has it."""
-    if not isinstance(backbone, (str, Backbone)):
+    if not isinstance(backbone, (str, os.PathLike, Backbone)):
         raise BadOption(f"backbone={backbone!r:.60} must be a name, or what load_backbone gave.")
     if isinstance(backbone, Backbone):
         backbone.check_unchanged()

@@ -112,16 +112,42 @@ class SoftPrompt(nn.Module):
         positions = text_positions(encoder, attention_mask, 0 if slots is not None else self.offset)
         if slots is not None:
             slotted = vectors.to(words.dtype)[(slots - 1).clamp(min=0)]
-            embedded, before = torch.where(slots[..., None] > 0, slotted, words), 0
-        else:
-            before = self.length
-            front = attention_mask.new_ones(len(input_ids), before)
-            embedded = torch.cat([vectors.to(words.dtype).expand(len(input_ids), -1, -1), words], 1)
-            if positions is not None:
-                positions = torch.cat([text_positions(encoder, front, 0), positions], 1)
-            if "token_type_ids" in inputs:
-                inputs["token_type_ids"] = torch.cat([torch.zeros_like(front), inputs["token_type_ids"]], 1)
-            attention_mask = torch.cat([front, attention_mask], 1)
-        if positions is not None:  # else the encoder counts distances between places itself
-            inputs["position_ids"] = positions
-        return encoder(inputs_embeds=embedded, attention_mask=attention_mask, **inputs)[0][:, before:]
+            embedded = torch.where(slots[..., None] > 0, slotted, words)
+            if positions is not None:  # else the encoder counts distances between places itself
+                inputs["position_ids"] = positions
+            return encoder(inputs_embeds=embedded, attention_mask=attention_mask, **inputs)[0]
+        front = attention_mask.new_ones(len(input_ids), self.length)
+        order, places = _behind_padding(attention_mask, self.length)
+
+        def joined(first: Tensor, second: Tensor) -> Tensor:
+            both = torch.cat([first, second], 1)
+            return both if order is None else _taken(both, order)
+
+        if positions is not None:
+            inputs["position_ids"] = joined(text_positions(encoder, front, 0), positions)
+        if "token_type_ids" in inputs:
+            inputs["token_type_ids"] = joined(torch.zeros_like(front), inputs["token_type_ids"])
+        embedded = joined(vectors.to(words.dtype).expand(len(input_ids), -1, -1), words)
+        mask = joined(front, attention_mask)
+        hidden = encoder(inputs_embeds=embedded, attention_mask=mask, **inputs)[0]
+        return hidden[:, self.length :] if places is None else _taken(hidden, places)
+
+
+def _behind_padding(attention_mask: Tensor, length: int) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """How `[vectors, padding, text]` becomes `[padding, vectors, text]`, so that no padding parts the vectors from the text.
+
+    Encoders that count distances between places would see it. Returns what stands at each place, `[batch, length + text]`, and
+    where the input's pieces then are, `[batch, text]`; None twice where no text is padded on the left.
+    """
+    padding = attention_mask.long().argmax(1, keepdim=True)
+    if not padding.any():
+        return None, None
+    pieces = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    places = pieces + length * (pieces >= padding)
+    vectors = padding + torch.arange(length, device=attention_mask.device)
+    return torch.cat([vectors, places], 1).argsort(1), places
+
+
+def _taken(found: Tensor, places: Tensor) -> Tensor:
+    """What stands at these places of each row: `[batch, places]`, or with a width behind."""
+    return found.gather(1, places if found.dim() == 2 else places[..., None].expand(-1, -1, found.shape[2]))

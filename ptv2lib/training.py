@@ -25,12 +25,13 @@ from .encoding import Encoded, collate
 from .errors import BadOption, unknown
 from .files import write_json
 from .folders import Log, claim
+from .memory import free_memory
 from .methods import METHODS
 from .metrics import standard_error
-from .model import PromptedModel, free_memory
+from .model import PromptedModel
 from .options import fill, settle_kinds
 from .records import machine
-from .tasks import SELECTIONS, Split, Task
+from .tasks import SELECTIONS, SHORTEST, Split, Task
 
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -107,8 +108,8 @@ class TrainingConfig:
             raise BadOption(f"seed={self.seed} must lie between 0 and {2**32 - 1}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise BadOption(f"warmup_ratio={self.warmup_ratio} must lie between 0 and 1.")
-        if self.max_length is not None and self.max_length < 8:
-            raise BadOption(f"max_length={self.max_length} leaves no room for a text; use at least 8.")
+        if self.max_length is not None and self.max_length < SHORTEST:
+            raise BadOption(f"max_length={self.max_length} leaves no room for a text; use at least {SHORTEST}.")
 
 
 @dataclass

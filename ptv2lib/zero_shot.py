@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def compare_templates(
     templates: Sequence[str] | None = None,
     verbalizer: Mapping[str, Any] | None = None,
     *,
-    backbone: str | Backbone = "minilm-mlm",
+    backbone: str | os.PathLike | Backbone = "minilm-mlm",
     split: str = "validation",
 ) -> list[dict[str, Any]]:
     """Score every template on one split, raw and with each way to remove the prior.
@@ -41,7 +42,7 @@ def compare_templates(
     templates = templates or getattr(task.family, "templates", None)
     if not templates:
         raise BadOption(f"There are no templates to compare: {task.name!r} has none of its own, so give some.")
-    if isinstance(backbone, str):
+    if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, masked_lm=True)
     parts = task.split()
     rows = {"validation": parts.validation, "test": parts.test}.get(split)

@@ -352,6 +352,18 @@ def test_the_question_leads_and_only_the_context_answers(tokenizer):
     assert found["text"] == "Oslo" and found["no_answer"] == 90.0
 
 
+def test_no_answer_is_as_likely_as_the_window_that_believes_in_it_least(tokenizer):
+    """As in the official code: a window without the answer has every reason to say so, and one with it has none."""
+    row = question(FAMILIAR * 3, [" "] * len(FAMILIAR) * 3, 3, 3, "Who?")
+    (windows,) = TASKS["squad_v2"].encode([row], tokenizer, Layout(48, 16))
+    logits = one_hot(windows)
+    nulls = [5.0, *[7.0] * (len(windows) - 2), 4.0]
+    for scores, null in zip(logits, nulls, strict=True):
+        scores[0] = null / 2
+    found = TASKS["squad_v2"].decode(logits, windows, row)
+    assert len(windows) > 2 and (found["score"], found["no_answer"]) == (18.0, 4.0 - 18.0)
+
+
 # Pairs: passages are cut, never questions
 
 QUESTION = "Who gave the baker's daughter letters?"

@@ -14,6 +14,7 @@ import pytest
 from test_formats import COMBINED, GAVE, GOLD_CONLL, IOB2, PROPS, SAID, WORDS, files, lines, multirc, squad, squad_rows
 from test_tasks import SENTENCES, folder
 
+import ptv2lib as pt
 from ptv2lib import load_task
 from ptv2lib.errors import DataError
 from ptv2lib.sources import Table
@@ -59,6 +60,8 @@ GOOD = {
 }
 
 
+UNASKED = {"id": "unasked", "answers": None}
+BLIND = {part: value for part, value in QUESTION.items() if part != "answers"}
 UNANSWERED = {"id": "none", "answers": {"text": [], "answer_start": []}}
 
 
@@ -108,6 +111,13 @@ ROWS = {
     "an answer before the start": ("squad", answer("Oslo", -4), "row 1: answer_start -4 lies outside"),
     "an answer over the end": ("squad", answer("Oslo. And more", 13), "row 1: the answer 'Oslo. And more' is not at 13"),
     "no answer where all have one": ("squad", UNANSWERED, "row 1: column 'answers' is empty"),
+    "a title that is a list": ("squad", {"id": "other", "title": ["a"]}, r"row 1: column 'title' must be text, not \['a'\]"),
+    "a title of nothing in a list": ("squad", {"id": "other", "title": []}, r"row 1: column 'title' must be text, not \[\]"),
+    "half a character": ("sst2", {"sentence": "cut \ud83d"}, r"row 1: column 'sentence' has half of .*'\\ud83d', as character 4"),
+    "half a character in a word": ("conll03", {"tokens": ["Ann", "\ude00", "x"]}, "row 1: column 'tokens' has half of"),
+    "half a character in a question": ("squad", {"id": "other", "question": "\ud83d?"}, "row 1: column 'question' has half of"),
+    "half a character in a choice": ("copa", {"choice2": "He \ud83d"}, "row 1: column 'choice2' has half of"),
+    "half a character in an id": ("squad", {"id": "\ud83d"}, "row 1: column 'id' has half of"),
     "an id twice": ("squad", {}, "row 1: column 'id' repeats 'q0' of row 0"),
     "an id twice in 2.0": ("squad_v2", {}, "row 1: column 'id' repeats 'q0' of row 0"),
 }  # fmt: skip
@@ -142,8 +152,32 @@ def cut(text, share=0.6):
 
 
 JSON_LINES = lines(SENTENCES)
+BLIND_ROWS = [{part: row[part] for part in row if part != "answers"} for row in squad_rows("b")]
 SQUAD = json.dumps(squad("a"))
 SQUAD_LINES = json.dumps(squad("a"), indent=1)
+DEEP = "[" * 100_000
+
+
+def squad_with(**parts):
+    """SQuAD's JSON of one question, with other parts at the level that has their names; `...` takes a part away."""
+    question = {"id": "q", "question": "Who?", "answers": [{"text": "Ann", "answer_start": 0}]}
+    paragraph = {"context": "Ann", "qas": [question]}
+    article = {"title": "t", "paragraphs": [{"context": "", "qas": []}, paragraph]}
+    document = {"data": [article]}
+    for level in (question, paragraph, article, document):
+        for name in level.keys() & parts.keys():
+            level[name] = parts[name]
+            if parts[name] is ...:
+                del level[name]
+    return json.dumps(document)
+
+
+def props(*rows):
+    """A good sentence of CoNLL-2005 and one of these rows behind it, from line 5 on."""
+    return "Ann - (A0*)\nran run (V*)\noff - *\n\n" + "".join(row + "\n" for row in rows)
+
+
+IN_QUESTION = "train.json, article 0, paragraph 1, question 0: "
 GZ = gzip.compress(IOB2.encode() * 20, mtime=0)
 FILES = {
     "half a line of JSON": ("sst2", "train.jsonl", JSON_LINES[:-9], "train.jsonl, line 40, cannot be read"),
@@ -152,6 +186,21 @@ FILES = {
     "a list of rows": ("sst2", "train.json", json.dumps(SENTENCES), "train.json must hold one JSON object a line"),
     "a line that is no object": ("sst2", "train.jsonl", JSON_LINES + "3\n", "train.jsonl, line 41, must hold one JSON object"),
     "SQuAD without questions": ("squad", "train.json", '{"data": [{"paragraphs": [{"context": "x"}]}]}', "train.json.*'qas'"),
+    "SQuAD of texts": ("squad", "train.json", squad_with(data=["x"]), r"train.json: 'data' must be a list of .*, not \['x'\]"),
+    "SQuAD without paragraphs": ("squad", "train.json", squad_with(paragraphs=...), "json, article 0: 'paragraphs' is missing"),
+    "SQuAD of bare questions": ("squad", "train.json", squad_with(qas=["q"]), r"0, paragraph 1: 'qas' must .*, not \['q'\]"),
+    "SQuAD with null questions": ("squad", "train.json", squad_with(qas=None), "0, paragraph 1: 'qas' must be .*, not None"),
+    "SQuAD without a context": ("squad", "train.json", squad_with(context=...), "paragraph 1: 'context' is missing"),
+    "SQuAD without an id": ("squad", "train.json", squad_with(id=...), f"{IN_QUESTION}'id' is missing"),
+    "SQuAD with bare answers": ("squad", "train.json", squad_with(answers="Ann"), f"{IN_QUESTION}'answers' must be a list"),
+    "SQuAD without offsets": ("squad", "train.json", squad_with(answers=[{"text": "Ann"}]), f"{IN_QUESTION}'answer_start' is"),
+    "SQuAD with a title in a list": ("squad", "train.json", squad_with(title=["a"]), "train.json, row 0: column 'title'"),
+    "SQuAD with null answers": ("squad", "train.json", squad_with(answers=None), "a label .*json, row 0, .*'answers'"),
+    "SQuAD 2.0 without answers": ("squad_v2", "train.json", squad_with(answers=...), "a label .*json, row 0, .*'answers'"),
+    "questions without answers": ("squad", "train.jsonl", lines([QUESTION, QUESTION | UNASKED]), "without a label .*row 1, "),
+    "no answers at all": ("squad_v2", "train.jsonl", lines([BLIND]), "train.jsonl has no column 'answers'; it has title"),
+    "deep brackets": ("sst2", "train.json", DEEP, "train.json cannot be read: its brackets are nested too deeply"),
+    "deep brackets in a line": ("sst2", "train.jsonl", JSON_LINES + DEEP, "train.jsonl, line 41, .* nested too deeply"),
     "half a sentence of columns": ("conll03", "train.txt", IOB2[:-8], "train.txt, line 9, word 0: the label 'B-'"),
     "half a line of columns": ("conll03", "train.txt", "Ann NNP B-NP B-PER\nmet VB", "train.txt, line 1: .* 2 to 4 columns"),
     "a word alone": ("conll03", "train.txt", "Ann\nmet\n", "train.txt, line 1: a word and its tag"),
@@ -159,9 +208,23 @@ FILES = {
     "mixed notations in columns": ("conll03", "train.txt", IOB2.replace("B-LOC", "I-LOC"), "train.txt, line 9, word 0: I-LOC"),
     "half a props sentence": ("conll05", "train.txt", COMBINED[:95], "train.txt, line 1: "),
     "props without their verb": ("conll05", "train.txt", COMBINED.replace("(V*)", "*"), "train.txt, line 1: no column of target"),
+    "a verb off its target": ("conll05", "train.txt", props("Li - (V*)", "ran run *"), "line 5: the target is word 1, .*word 0"),
+    "verbs in exchange": (
+        "conll05",
+        "train.txt",
+        props("sat sit (A1*) (V*)", "ran run (V*) *"),
+        "train.txt, line 5: the target is word 0, but its column has .* at word 1",
+    ),
+    "two verbs in a column": ("conll05", "train.txt", props("Li - (V*)", "ran run (V*)"), "line 5: .* word 1 has 2 verbs"),
+    "an end of nothing": ("conll05", "train.txt", props("Li - *)", "ran run (V*)"), r"line 5, word 0: \*\) is neither a start"),
+    "an end of another role": ("conll05", "train.txt", props("Li - (A0*A1)", "ran run (V*)"), r"line 5, word 0: \(A0\*A1\) is"),
+    "signs around a star": ("conll05", "train.txt", props("Li - x*y", "ran run (V*)"), r"line 5, word 0: x\*y is neither"),
+    "a role in a role": ("conll05", "train.txt", props("Li - (A0(A1*)", "ran run (V*)"), r"line 5, word 0: \(A0\(A1\*\) is"),
     "an open bracket": ("conll05", "train.txt", "Ann - (A0*\nran run (V*)\n", "train.txt, line 1, word 1: .*opens inside A0"),
     "a bracket that stays open": ("conll05", "train.txt", "Ann - *\nran run (V*\n", "train.txt, line 1: the bracket of V"),
     "a lined row without its sign": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n1 Ann ran\n", "train.txt, line 2: expected"),
+    "a lined row with a raised index": ("conll05", "train.txt", "² Ann ran ||| B-A0 B-V\n", "train.txt, line 1: expected"),
+    "a lined row with a long index": ("conll05", "train.txt", "9" * 5000 + " Ann ||| B-V\n", "train.txt, line 1: expected"),
     "a lined row without its index": ("conll05", "train.txt", "Ann ran ||| B-A0 B-V\n", "train.txt, line 1: expected"),
     "a lined row of nothing": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n ||| \n", "train.txt, line 2: expected"),
     "a lined row cut short": ("conll05", "train.txt", "1 Ann ran ||| B-A0\n", "train.txt, line 1: 2 tokens, but 1 tags"),
@@ -175,6 +238,9 @@ FILES = {
     ),
     "TSV of another task": ("mnli", "train.tsv", "sentence\tlabel\nx\t1\n", "train.tsv has the columns sentence, label"),
     "TSV with a label outside": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\ny\t2\n", "train.tsv, line 3: the label 2"),
+    "TSV with two minus signs": ("sst2", "train.tsv", "sentence\tlabel\nx\t--1\n", "train.tsv, line 2: the label '--1'"),
+    "TSV with a raised label": ("sst2", "train.tsv", "sentence\tlabel\nx\t²\n", "train.tsv, line 2: the label '²'"),
+    "TSV with a long label": ("sst2", "train.tsv", f"sentence\tlabel\nx\t{'9' * 5000}\n", "train.tsv, line 2: the label '9"),
     "TSV with a header alone": ("sst2", "train.tsv", "sentence\tlabel\n", "train.tsv has no rows"),
     "an ending that nobody reads": ("sst2", "train.csv", "sentence,label\nx,1\n", "train.csv must be"),
     "an empty file": ("conll03", "train.txt", "", "train.txt is empty"),
@@ -231,6 +297,8 @@ UNLABELLED = {
     "wic": {"label": -1},
     "multirc": {"label": -1},
     "record": {"answers": []},
+    "squad": {"answers": None},
+    "squad_v2": {"answers": None},
 }
 
 
@@ -241,6 +309,8 @@ def test_an_unlabelled_test_is_kept_and_never_scored(name, tmp_path):
         column = "paragraph" if name == "multirc" else "passage"
         parts = ("paragraph", "passage", "question", "query", "answer")
         good = [row | {column: f"{row[column]} {k}", "idx": dict.fromkeys(parts, k)} for k, row in enumerate(good)]
+    if name in ("squad", "squad_v2"):
+        good = [row | {"id": str(k), "title": f"article {k}"} for k, row in enumerate(good)]
     blind = [row | UNLABELLED[name] for row in good]
     task = load_task(name, dataset=folder(tmp_path / "a", train=good, validation=good, test=blind))
     assert len(task.rows["test"]) == 12
@@ -248,6 +318,47 @@ def test_an_unlabelled_test_is_kept_and_never_scored(name, tmp_path):
     for split in ("train", "validation"):
         splits = {"train": good, "validation": good} | {split: [*good[1:], blind[0]]}
         refused(name, folder(tmp_path / split, **splits), f"The {split} split of {split} has rows without a label")
+
+
+@pytest.mark.parametrize("name", ["squad", "squad_v2"])
+@pytest.mark.parametrize("form", ["SQuAD's JSON", "JSON lines", "parquet"])
+def test_a_test_without_answers_is_answered_and_never_scored(name, form, tmp_path):
+    """To leave the answers out is not to say that there are none."""
+    good = [QUESTION | {"id": f"t{k}", "title": f"article {k}"} for k in range(12)]
+    path = folder(tmp_path, train=good, validation=[QUESTION])
+    if form == "SQuAD's JSON":
+        blind = squad("b")
+        for paragraph in blind["data"][0]["paragraphs"]:
+            for question in paragraph["qas"]:
+                del question["answers"]
+        files(path, **{"test.json": json.dumps(blind)})
+    elif form == "JSON lines":
+        folder(path, test=[row | {"answers": None} if row["id"] == "b0" else row for row in BLIND_ROWS])
+    else:
+        datasets.Dataset.from_list([row | {"answers": None} for row in BLIND_ROWS]).to_parquet(path / "test.parquet")
+    task = load_task(name, dataset=path)
+    assert task.rows["test"] == [row | {"answers": None} for row in BLIND_ROWS]
+    split = task.split()
+    assert split.test == task.rows["validation"] and task.split("paper").test is None
+    assert not task.family.strata(task.rows["test"][0])
+    model = pt.build_model(task, backbone="tiny", method="pt2", prompt_length=2)
+    told = json.loads(pt.write_predictions(model, task, tmp_path / "out" / "answers.json").read_text(encoding="utf-8"))
+    assert list(told) == ["b0", "b1", "b2"]
+    assert len(model.predict(task.rows["test"])) == 3
+    with pytest.raises(DataError, match=f"^Rows of {name} without 'answers' cannot be scored"):
+        task.family.score([{"text": "", "no_answer": 1.0}] * 3, task.rows["test"])
+
+
+def test_half_a_character_in_an_example_is_refused():
+    for name, example, column in (
+        ("sst2", {"sentence": "cut \ud83d"}, "sentence"),
+        ("squad", {"question": "Who?", "context": "Ann \ud83d"}, "context"),
+        ("multirc", {"paragraph": "Ann \ud83d", "question": "Who?", "answers": ["Ann"]}, "paragraph"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"^The example.*: column '{column}' has half of a surrogate pair, '\\ud83d'"
+        ):
+            TASKS[name].prepare(example)
 
 
 def test_a_further_test_without_labels_is_not_scored(tmp_path):

@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import inspect
+import json
 import time
 
 import pytest
@@ -668,6 +669,31 @@ def test_input_prompts_reach_every_family_and_padding_changes_nothing(kind):
     assert (hidden - encoder(**batch)[0]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if "left" in family.padding])
+def test_no_padding_parts_an_input_prompt_from_its_text(kind):
+    encoder = build(kind)
+    torch.manual_seed(0)
+    prompt = SoftPrompt(encoder.get_input_embeddings().embedding_dim, 3)
+    torch.nn.init.normal_(prompt.vectors)
+    batch = batch_of(kind, [12, 5], 12, "left")
+    hidden = prompt.encode(encoder, **batch)
+    alone = prompt.encode(encoder, **{name: value[1:, -5:] for name, value in batch.items()})
+    close(hidden[1, -5:], alone[0])
+    full = prompt.encode(encoder, **{name: value[:1] for name, value in batch.items()})
+    close(hidden[0], full[0])
+
+
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if family.causal])
+def test_what_a_causal_mask_hides_is_not_read(kind, tokenizer):
+    backbone = Backbone(kind, None, build(kind), tokenizer, "of no matter")
+    assert backbone.pooling == "last"
+    with pytest.raises(BadOption, match="pooling='cls' reads the first piece"):
+        build_model("sst2", backbone=backbone, pooling="cls")
+    for task in ("conll04", "squad"):
+        with pytest.raises(BadOption, match=f"reads from left to right.*'{task}' has one per piece"):
+            build_model(task, backbone=backbone)
+
+
 def test_the_context_is_what_the_config_says(kind):
     wanted = {"after_padding": 78, "relative": 512 if kind == "t5" else 80}
     assert context_length(build(kind)) == wanted.get(FAMILIES[kind].positions, 80)
@@ -741,6 +767,14 @@ def test_the_first_and_the_last_real_piece_are_read(pooling, places):
 
 
 # Refusals
+
+
+@pytest.mark.parametrize("more", [{}, {"auto_map": {"AutoConfig": "configuration_new.NewConfig"}}], ids=str)
+def test_an_architecture_of_its_own_is_refused_by_name(more, tmp_path):
+    """Also one that would run code of its own, and one that transformers does not know."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "brandnewbert"} | more))
+    with pytest.raises(UnsupportedEncoder, match="which is a 'brandnewbert'; the architectures that work are BERT,"):
+        load_backbone(tmp_path)
 
 
 def test_an_encoder_with_a_decoder_is_refused():

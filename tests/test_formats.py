@@ -359,6 +359,23 @@ def test_two_columns_and_words_with_wide_blanks(tmp_path):
     assert [row["tokens"] for row in rows] == [["10\N{NO-BREAK SPACE}000", "men\N{IDEOGRAPHIC SPACE}x"], ["Ann"]]
 
 
+def test_a_tab_parts_columns_so_that_a_word_may_hold_a_blank(tmp_path):
+    text = "in\tO\nNew York\tB-LOC\n \t\nOslo \tB-LOC\n\nSan Jose\tB-LOC\n"
+    rows = read("conll03", files(tmp_path, train__txt=text, dev__txt=text))["train"]
+    assert rows == [
+        {"tokens": ["in", "New York"], "tags": ["O", "B-LOC"]},
+        {"tokens": ["Oslo"], "tags": ["B-LOC"]},
+        {"tokens": ["San Jose"], "tags": ["B-LOC"]},
+    ]
+
+
+def test_a_word_that_begins_with_a_sharp_is_a_word(tmp_path):
+    """Only gold_conll has lines that begin and end a document."""
+    text = "saw O\n#endgame B-MISC\n#begin O\n#end document\tO\n"
+    rows = read("conll03", files(tmp_path, train__txt=text, dev__txt=text))["train"]
+    assert rows == [{"tokens": ["saw", "#endgame", "#begin", "#end document"], "tags": ["O", "B-MISC", "O", "O"]}]
+
+
 TNER = (
     "O B-CARDINAL B-DATE I-DATE B-PERSON I-PERSON B-NORP B-GPE I-GPE B-LAW I-LAW B-ORG I-ORG B-PERCENT I-PERCENT B-ORDINAL "
     "B-MONEY I-MONEY B-WORK_OF_ART I-WORK_OF_ART B-FAC B-TIME I-CARDINAL B-LOC B-QUANTITY I-QUANTITY I-NORP I-LOC B-PRODUCT "
@@ -440,6 +457,28 @@ def test_conll05_combined_files(text, tmp_path):
     rows = read("conll05", path)
     assert set(rows) == {"train", "validation", "test", "test_wsj", "test_brown"}
     assert all(part == TOLD for part in rows.values())
+
+
+def test_conll05_verbs_of_several_words_and_brackets_that_close_by_name(tmp_path):
+    """As in `(V*`, `*)` and a `C-V` behind it; the target may be any of the verb's words; CoNLL-2004 wrote `*A1)`."""
+    text = """\
+They - (A0*A0) *
+gave - (V*     *
+up  give *)    *
+the - (A1*     *
+day -  *A1)    *
+and -  *       *
+set set *      (V*)
+it  -  *       (A1*)
+out -  *       (C-V*)
+"""
+    rows = read("conll05", files(tmp_path, train__txt=text, devel__txt=text))["train"]
+    tokens = [line.split()[0] for line in text.split("\n") if line]
+    first = ["B-A0", "B-V", "I-V", "B-A1", "I-A1", "O", "O", "O", "O"]
+    assert rows == [
+        {"tokens": tokens, "predicate": 1, "tags": first, "lemma": "give"},
+        {"tokens": tokens, "predicate": 6, "tags": ["O"] * 6 + ["B-V", "B-A1", "B-C-V"], "lemma": "set"},
+    ]
 
 
 def test_conll05_release_folders(tmp_path):
@@ -544,10 +583,26 @@ def test_conll12_with_a_column_that_has_neither_verb_nor_frame_set(tmp_path):
 
 
 def test_names_of_ontonotes_from_gold_conll(tmp_path):
-    path = files(tmp_path, train=annotations(GOLD_CONLL), development=annotations(GOLD_CONLL))
-    first, nothing, _ = read("ontonotes5", path)["train"]
+    tabs = GOLD_CONLL.replace("*   ", "*\t")  # its columns are white space, whichever
+    rows = read("ontonotes5", files(tmp_path, train=annotations(GOLD_CONLL), development=annotations(tabs)))
+    first, nothing, _ = rows["train"]
+    assert rows["validation"] == rows["train"]
     assert first == {"tokens": SETS[0]["tokens"], "tags": ["B-PERSON", *["O"] * 6]}
     assert nothing == {"tokens": ["Nothing"], "tags": ["O"]}
+
+
+def test_names_are_not_looked_for_in_the_bible(tmp_path):
+    """The standard division for names leaves out the documents `pt/…`, where nobody marked any; roles keep them."""
+    bible = GOLD_CONLL.replace("nw/x", "pt/nt").replace("(PERSON)", "*       ").replace("Ann ", "Paul")
+    texts = {"a__gold_conll": GOLD_CONLL, "b__gold_conll": bible, "c__gold_conll": bible + GOLD_CONLL}
+    path = files(tmp_path, train=texts, development=texts)
+    assert [row["tokens"][0] for row in read("ontonotes5", path)["train"]] == ["Ann", "Nothing", "It"] * 2
+    assert [row["tokens"][0] for row in read("conll12", path)["train"]] == [
+        *["Ann", "Ann", "It"],
+        *["Paul", "Paul", "It"],
+        *["Paul", "Paul", "It"],
+        *["Ann", "Ann", "It"],
+    ]
 
 
 def test_conll12_documents_of_the_hub(tmp_path):

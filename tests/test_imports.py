@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ptv2lib"
 ORDER = [
     "errors",
     "files",
+    "memory",
     "hub",
     "metrics",
     "attention_overrides",

@@ -531,6 +531,13 @@ def test_an_evaluate_metric_leaves_no_folder_either(empty):
     assert not list(empty.iterdir())
 
 
+def test_the_macro_average_counts_a_label_that_was_only_predicted(empty):
+    predicted, gold = [0, 1, 2, 2], [0, 1, 1, 0]
+    wanted = classification_f1(gold, predicted, average="macro", zero_division=0)  # as evaluate's super_glue calls it
+    found = evaluate_metric("macro_f1").compute(predictions=predicted, references=gold)
+    assert found == {"macro_f1": pytest.approx(wanted)} and wanted == pytest.approx(4 / 9)
+
+
 def test_an_unknown_metric_comes_with_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'squad_v2'"):
         evaluate_metric("squadv2")

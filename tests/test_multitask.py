@@ -328,8 +328,8 @@ def test_patience_ends_phase_1(entities):
         ({"method": "pt2"}, "method='mpt2', not 'pt2'"),
         ({"temperature": 2.0}, "temperature=2.0 must be a number between 0"),
         ({"temperature": "hot"}, "temperature=hot must be a number between 0"),
-        ({"phase2_learning_rate": "slow"}, "learning_rate=slow must be a number"),
-        ({"phase2_epochs": 0}, "epochs=0 must be a whole number"),
+        ({"phase2_learning_rate": "slow"}, "phase2_learning_rate=slow must be a number"),
+        ({"phase2_epochs": 0}, "phase2_epochs=0 must be a whole number"),
     ],
 )
 def test_what_is_no_group(change, words, entities, monkeypatch):
@@ -339,6 +339,29 @@ def test_what_is_no_group(change, words, entities, monkeypatch):
     with pytest.raises(BadOption, match=words) as caught:
         train_multitask(model, tasks, CONFIG, progress=False, **options)
     assert "\n" not in str(caught.value) and not watched.calls
+
+
+@pytest.mark.parametrize(
+    "given", [lambda tasks: tasks[0], lambda tasks: "conll04", lambda tasks: ["conll04", "wikiann"]]
+)
+def test_only_loaded_tasks_are_a_group(given, entities):
+    with pytest.raises(
+        BadOption, match="needs two tasks or more, not 1|loaded tasks, as load_task gives them, not 'conll04'"
+    ):
+        train_multitask(build(entities), given(entities), CONFIG, progress=False)
+
+
+def test_labels_in_another_order_are_not_the_models_task(entities):
+    family = entities[0].family
+    turned = replace(entities[0], family=replace(family, types=tuple(reversed(family.types))))
+    with pytest.raises(BadOption, match="its labels differ from the data set's"):
+        train_multitask(build([turned]), entities, CONFIG, progress=False)
+
+
+def test_tasks_of_one_kind_are_a_group_whatever_their_class():
+    tasks = load("boolq", "wic", limit=16, scored=8)
+    found = train_multitask(build(tasks), (task for task in tasks), replace(CONFIG, epochs=1), progress=False)
+    assert set(found.runs) == {"boolq", "wic"}
 
 
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import random
 
+import datasets
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from test_formats import GAVE, LEFT, SAID, multirc
 from test_tasks import SENTENCES, folder
 
 import ptv2lib as pt
-from ptv2lib.errors import BadOption, OutputError, PromptMismatch
+from ptv2lib.errors import BadOption, DataError, OutputError, PromptMismatch
 from ptv2lib.formats import bracket_tags, role_rows
 from ptv2lib.metrics import spans
 from ptv2lib.tasks import TASKS, load_task
@@ -56,7 +57,7 @@ def test_superglue_writes_lines_of_json(name):
 
 
 def test_multirc_writes_paragraphs_of_questions_of_answers(tmp_path):
-    second = multirc(True) | {"idx": 3}
+    second = multirc(False) | {"idx": 3}
     task = load_task("multirc", dataset=folder(tmp_path, test=[multirc(False), second]))
     told = task.family.submission([[1, 0], [0], [0, 1], [1]], task.rows["test"])
     assert objects(told) == [
@@ -118,6 +119,88 @@ def test_roles_are_written_as_props():
     column = ["(A1*", "*)", "*", "(A0*)", "(V*)", "*", "(C-A1*", "*)"]
     assert blocks[1] == [["said" if cell == "(V*)" else "-", cell] for cell in column]
     assert told.endswith("\n\n")
+
+
+def test_words_with_white_space_or_without_a_sign_keep_their_line_in_columns():
+    row = {"tokens": ["New York", "", "a\nb", "\N{NO-BREAK SPACE}", "x"], "tags": ["B-LOC", "O", "O", "O", "O"]}
+    told = TASKS["conll03"].submission([row["tags"]], [row])
+    assert told == "New_York B-LOC B-LOC\n_ O O\na_b O O\n_ O O\nx O O\n\n"
+    row = {"tokens": ["took off", ""], "predicate": 0, "tags": ["B-V", "O"]}
+    assert TASKS["conll05"].submission([row["tags"]], [row]) == "took_off\t(V*)\n-\t*\n\n"
+    row = {"tokens": ["a", ""], "predicate": 1, "tags": ["B-A0", "B-V"]}
+    assert TASKS["conll05"].submission([row["tags"]], [row]) == "-\t(A0*)\n_\t(V*)\n\n"
+
+
+def documents(path, sentences):
+    """CoNLL-2012 as the Hub's parquet branch has it: a row is a document."""
+    text = datasets.Value("string")
+    sentence = {
+        "part_id": datasets.Value("int32"),
+        "words": datasets.List(text),
+        "predicate_lemmas": datasets.List(text),
+        "predicate_framenet_ids": datasets.List(text),
+        "srl_frames": datasets.List({"verb": text, "frames": datasets.List(text)}),
+    }
+    features = datasets.Features({"document_id": text, "sentences": datasets.List(sentence)})
+    made = datasets.Dataset.from_list([{"document_id": "nw/x/00/x_0001", "sentences": sentences}], features=features)
+    for split in ("train", "validation"):
+        (path / split).mkdir(parents=True)
+        made.to_parquet(path / split / "0000.parquet")
+    return path
+
+
+HUB_SENTENCES = [
+    {
+        "part_id": 0,
+        "words": ["They", "were", "running", "and", "fell"],
+        "predicate_lemmas": [None, "be", "run", None, None],
+        "predicate_framenet_ids": [None, "03", "02", None, None],
+        "srl_frames": [
+            {"verb": "were", "frames": ["O", "B-V", "O", "O", "O"]},
+            {"verb": "running", "frames": ["B-ARG0", "O", "B-V", "O", "O"]},
+            {"verb": "fell", "frames": ["B-ARG1", "O", "O", "O", "B-V"]},
+        ],
+    },
+    {
+        "part_id": 0,
+        "words": ["Nothing"],
+        "predicate_lemmas": [None],
+        "predicate_framenet_ids": [None],
+        "srl_frames": [],
+    },
+]
+
+
+def test_the_hub_s_lemmas_are_written_as_verbs(tmp_path):
+    task = load_task("conll12", dataset=documents(tmp_path, HUB_SENTENCES))
+    rows = task.rows["validation"]
+    assert [row.get("lemma") for row in rows] == ["be", "run", None]
+    told = task.family.submission([row["tags"] for row in rows], rows)
+    blocks = [[line.split() for line in block.splitlines()] for block in told.strip("\n").split("\n\n")]
+    assert blocks == [
+        [
+            ["-", "*", "(ARG0*)", "(ARG1*)"],
+            ["be", "(V*)", "*", "*"],
+            ["run", "*", "(V*)", "*"],
+            ["-", "*", "*", "*"],
+            ["fell", "*", "*", "(V*)"],  # without a lemma the word stands for it
+        ],
+        [["-"]],
+    ]
+
+
+@pytest.mark.parametrize("lemmas", [["be"], "were running", 3])
+def test_lemmas_that_do_not_stand_one_a_word_are_refused(lemmas, tmp_path):
+    row = {"document_id": "x", "sentences": [HUB_SENTENCES[0] | {"predicate_lemmas": lemmas}]}
+    with pytest.raises(DataError, match=r"train\.jsonl,? row 0.*sentences") as caught:
+        load_task("conll12", dataset=folder(tmp_path, train=[row], validation=[row]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lemma_that_is_no_text_is_refused(tmp_path):
+    path = folder(tmp_path, train=[GAVE, GAVE | {"lemma": 3}], validation=[GAVE])
+    with pytest.raises(DataError, match=r"train\.jsonl, row 1: column 'lemma' must be text, not 3"):
+        load_task("conll05", dataset=path)
 
 
 def joined(rows, told):

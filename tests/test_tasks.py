@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptv2lib.__main__ import main
 from ptv2lib.encoding import IGNORED, Layout
 from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
 from ptv2lib.sources import commit_of
@@ -254,3 +255,206 @@ def test_a_family_that_could_not_be_read_as_meant_is_refused():
         Classification("mood", ("a", "b", "c"), ("sad", "glad"))
     with pytest.raises(UnknownName, match="did you mean 'only_first'"):
         Classification("mood", ("a", "b"), ("sad", "glad"), cut="onlyfirst")
+
+
+# Rows without a label
+
+
+def said_of(name, path):
+    """The one sentence with which a folder is refused."""
+    with pytest.raises(DataError) as caught:
+        load_task(name, dataset=path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_training_row_without_a_label_is_named(tmp_path):
+    rows = [{"sentence": f"a fine film {k}", "label": k % 2} for k in range(400)]
+    rows[333]["label"] = -1
+    said = said_of("sst2", folder(tmp_path / "a", train=rows, validation=SENTENCES))
+    assert "The train split of a " in said and "train.jsonl, row 333, column 'label'" in said
+    del rows[333]["label"]
+    said = said_of("sst2", folder(tmp_path / "b", train=SENTENCES, validation=rows))
+    assert "The validation split of b " in said and "validation.jsonl, row 333, column 'label'" in said
+
+
+def test_a_label_column_that_is_missing_is_said_to_be(tmp_path):
+    rows = [{"sentence": row["sentence"], "labels": row["label"]} for row in SENTENCES]
+    said = said_of("sst2", folder(tmp_path / "a", train=rows, validation=rows))
+    assert "train.jsonl has no column 'label'; it has sentence, labels." in said
+    rows = [{"passage": "Ann met Bo.", "query": "@placeholder met Bo", "entities": ["Ann", "Bo"]}] * 2
+    said = said_of("record", folder(tmp_path / "b", train=rows, validation=rows))
+    assert "train.jsonl has no column 'answers'; it has passage, query, entities." in said
+
+
+def test_a_test_labelled_in_part_is_refused_and_one_without_labels_kept(tmp_path):
+    splits = {"train": SENTENCES, "validation": SENTENCES[:8]}
+    said = said_of("sst2", folder(tmp_path / "a", **splits, test=[*SENTENCES[:20], {"sentence": "x", "label": -1}]))
+    assert "The test split of a " in said and "test.jsonl, row 20, column 'label'" in said and "wholly" in said
+    for name, blind in (("b", {"sentence": "x", "label": -1}), ("c", {"sentence": "x"})):
+        task = load_task("sst2", dataset=folder(tmp_path / name, **splits, test=[blind] * 3))
+        assert len(task.rows["test"]) == 3 and task.split().test == task.rows["validation"]
+
+
+def option(paragraph, question, answer, **label):
+    """A row of MultiRC as the Hub has it."""
+    idx = {"paragraph": paragraph, "question": question, "answer": answer}
+    texts = {"paragraph": f"text {paragraph}", "question": f"why {question}?", "answer": f"for {answer}"}
+    return texts | {"idx": idx} | label
+
+
+def test_multirc_names_the_option_without_a_label(tmp_path):
+    whole = [option(p, q, a, label=a) for p in range(4) for q in range(2) for a in range(2)]
+    bare = [row | {"label": -1} for row in whole]
+    said = said_of("multirc", folder(tmp_path / "a", train=[*whole[:6], *bare[6:]], validation=whole))
+    assert "train.jsonl, row 6, column 'label'" in said
+    said = said_of("multirc", folder(tmp_path / "b", train=[*whole[:7], bare[7]], validation=whole))
+    assert "train.jsonl, row 7: column 'label'" in said and "paragraph 1, question 1" in said
+    said = said_of("multirc", folder(tmp_path / "c", train=whole, validation=whole, test=[*bare[:4], *whole[4:]]))
+    assert "test.jsonl, row 0, column 'label'" in said and "wholly or not at all" in said
+    assert len(load_task("multirc", dataset=folder(tmp_path / "d", train=whole, validation=whole, test=bare)).rows) == 3
+
+
+# Groups, layouts and what is read of them
+
+
+def test_the_questions_of_a_paragraph_stay_together(tmp_path):
+    rows = [option(p, q, a, label=a) for p in range(30) for q in range(3) for a in range(2)]
+    split = load_task("multirc", dataset=folder(tmp_path, train=rows, validation=rows[:6])).split()
+    train, selection = ({row["paragraph"] for row in part} for part in (split.train, split.validation))
+    assert not train & selection and len(train | selection) == 30
+    assert len(split.train) == 3 * len(train) and len(split.validation) == 3 * len(selection)
+
+
+@pytest.mark.parametrize(("question", "word"), [("cause", "because"), ("effect", "so")])
+def test_copa_goes_on_from_a_cause_with_because_and_from_an_effect_with_so(question, word, tiny):
+    tokenizer = tiny().tokenizer
+    row = {"premise": "It rained.", "choice1": "He got wet.", "choice2": "He ate.", "question": question, "label": 1}
+    (inputs,) = TASKS["copa"].encode([row], tokenizer, Layout(64))
+    assert [one.inputs["input_ids"].tolist() for one in inputs] == [
+        tokenizer(f"It rained. {word}", row[choice])["input_ids"] for choice in ("choice1", "choice2")
+    ]
+    assert [one.labels for one in inputs] == [0, 1]
+
+
+def test_record_s_passage_is_read_without_its_marks(tiny):
+    tokenizer = tiny().tokenizer
+    row = {"passage": "Ann met Bo.\n@highlight\nBo won\n@highlight\nAnn lost", "query": "@placeholder won"}
+    row |= {"entities": ["Ann", "Bo"], "answers": ["Bo"]}
+    (inputs,) = TASKS["record"].encode([row], tokenizer, Layout(128))
+    assert [one.inputs["input_ids"].tolist() for one in inputs] == [
+        tokenizer("Ann met Bo.\nBo won\nAnn lost", f"{name} won")["input_ids"] for name in ("Ann", "Bo")
+    ]
+    assert [one.labels for one in inputs] == [0, 1]
+
+
+def test_wsc_s_stars_stand_around_the_pronoun(tiny):
+    tokenizer = tiny().tokenizer
+    row = {"text": "Mark said that he slept.", "span1_index": 0, "span2_index": 3, "span1_text": "Mark"}
+    row |= {"span2_text": "he", "label": 1}
+    ((one,),) = TASKS["wsc"].encode([row], tokenizer, Layout(64, name="stars"))
+    assert one.inputs["input_ids"].tolist() == tokenizer("Mark said that *he* slept.", "Mark")["input_ids"]
+
+
+# Numbers that stand for tags
+
+HUB_CONLL03 = "O B-PER I-PER B-ORG I-ORG B-LOC I-LOC B-MISC I-MISC"
+TNER_CONLL03 = "O B-ORG B-MISC B-PER I-PER B-LOC I-ORG I-MISC I-LOC"
+
+
+@pytest.mark.parametrize(("column", "order"), [("ner_tags", HUB_CONLL03), ("tags", TNER_CONLL03)])
+def test_bare_numbers_of_conll03_are_read_in_the_order_of_their_column(column, order, tmp_path):
+    order = order.split()
+    # Each tag by itself, what goes on behind what it goes on from.
+    rows = [["B" + tag[1:], tag] if tag[0] == "I" else [tag] for tag in order]
+    numbers = [{"tokens": ["x"] * len(tags), column: [order.index(tag) for tag in tags]} for tags in rows]
+    task = load_task("conll03", dataset=folder(tmp_path, train=numbers, validation=numbers))
+    assert [row["tags"] for row in task.rows["train"]] == rows
+
+
+@pytest.mark.parametrize(("name", "column"), [("wikiann", "tags"), ("conll04", "ner_tags"), ("ontonotes5", "ner_tags")])
+def test_bare_numbers_of_an_unknown_order_are_refused_and_texts_are_not(name, column, tmp_path):
+    numbers = [{"tokens": ["Ann", "ran"], column: [1, 0]}]
+    said = said_of(name, folder(tmp_path / "a", train=numbers, validation=numbers))
+    assert "row 0: column" in said and f"{column!r} has numbers" in said and "which tags they stand for" in said
+    tag = f"B-{TASKS[name].types[0]}"
+    texts = [{"tokens": ["Ann", "ran"], column: [tag, "O"]}]
+    task = load_task(name, dataset=folder(tmp_path / "b", train=texts, validation=texts))
+    assert task.rows["train"][0]["tags"] == [tag, "O"]
+
+
+# Broken rows
+
+
+def span(start, end, kind):
+    return {"start": start, "end": end, "type": kind}
+
+
+@pytest.mark.parametrize(
+    "entities",
+    [
+        [span(0, 2, "Peop"), span(1, 3, "Peop")],
+        [span(0, 2, "Peop"), span(0, 2, "Org")],
+        [span(0, 3, "Peop"), span(1, 2, "Org")],
+        [span(1, 2, "Org"), span(0, 3, "Peop")],
+    ],
+)
+def test_entities_that_overlap_are_refused(entities, tmp_path):
+    good = {"tokens": ["Ann", "Li", "met", "Bo"], "entities": [span(0, 2, "Peop"), span(2, 3, "Org")]}
+    said = said_of("conll04", folder(tmp_path, train=[good, good | {"entities": entities}], validation=[good]))
+    assert "train.jsonl, row 1: column 'entities'" in said and "overlaps another" in said
+
+
+@pytest.mark.parametrize("idx", [5, None, {"passage": 1}, {"passage": 1, "query": None}])
+def test_record_wants_both_numbers_of_a_query(idx, tmp_path):
+    row = {"passage": "Ann met Bo.", "query": "@placeholder met Bo", "entities": ["Ann", "Bo"], "answers": ["Ann"]}
+    said = said_of("record", folder(tmp_path, train=[row, row | {"idx": idx}], validation=[row]))
+    assert "train.jsonl, row 1: column 'idx' must hold passage and query" in said
+    assert "idx" not in TASKS["record"].prepare(row | {"idx": idx})  # whoever asks need not number
+
+
+ROLES = {"tokens": ["Ann", "gave", "it"], "predicate": 1, "tags": ["B-ARG0", "B-V", "B-ARG1"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (ROLES | {"tags": None}, "row 1: column 'tags' must be a list"),
+        (ROLES | {"tags": 3}, "row 1: column 'tags' must be a list"),
+        (ROLES | {"tags": [0, 1, 2]}, "row 1: column 'tags' must be a list"),
+        (ROLES | {"tags": [None]}, "row 1: column 'tags' must be a list"),
+        (ROLES | {"tags": [["B-V"]]}, "row 1: column 'tags' must be a list"),
+        (ROLES | {"tags": ["B-", "B-V", "O"]}, "row 1, word 0: the tag 'B-' of column 'tags'"),
+        (ROLES | {"tags": ["I- ", "B-V", "O"]}, "row 1, word 0: the tag 'I- ' of column 'tags'"),
+        (ROLES | {"tags": ["ARG0", "B-V", "O"]}, "row 1, word 0: the tag 'ARG0' of column 'tags'"),
+        (ROLES | {"predicate": True}, "row 1: column 'predicate' is True"),
+        ({"silent": True}, "row 1, has no column 'tokens'; it has silent"),
+        ({"silent": True, "tokens": None}, "row 1: column 'tokens' must be a list of words"),
+        ({"tokens": ["a"], "predicate": 0}, "row 1, has no column 'tags'; it has tokens, predicate"),
+    ],
+)
+def test_broken_roles_of_an_unlisted_set_are_named(row, words, tmp_path, capsys):
+    path = folder(tmp_path / "x", train=[ROLES, row], validation=[ROLES])
+    said = said_of("ewt_srl", path)
+    assert words in said and "train.jsonl, row 1" in said
+    command = ["run", "--task", "ewt_srl", "--method", "pt2", "--backbone", "tiny", "--dataset", str(path)]
+    assert main([*command, "--out", str(tmp_path / "o")]) == 1
+    assert capsys.readouterr().err == f"ptv2lib: {said}\n"
+
+
+HALF = "a \ud83d b"  # JSON can write it down, and no tokenizer reads it
+
+
+@pytest.mark.parametrize(
+    ("name", "example", "column"),
+    [
+        ("record", {"passage": "a", "query": "@placeholder b", "entities": ["c", HALF]}, "entities"),
+        ("multirc", {"paragraph": "a", "question": "b", "answers": ["c", HALF]}, "answers"),
+        ("conll03", {"text": HALF}, "text"),
+        ("conll03", {"tokens": ["c", HALF]}, "tokens"),
+        ("ewt_srl", {"tokens": ["c", HALF], "predicate": 0}, "tokens"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_in_an_example(name, example, column):
+    with pytest.raises(DataError, match=f"^The example.*: column '{column}' has half of a surrogate pair"):
+        TASKS[name].prepare(example)

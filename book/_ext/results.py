@@ -208,7 +208,7 @@ def gaps(records: list[dict], task: str, names: list[str]) -> list[list[str]]:
             verdict = "holds" if low > 0 else "fails" if high < 0 else "cannot be told"
             pair = f"{METHODS[better].title} above {METHODS[worse].title}"
             cells.append([pair, f"{between:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
-    head = ["The paper's order", f"{main_metric(records, task)}, difference in points", "95 % interval", "Here it"]
+    head = ["Order asked about", f"{main_metric(records, task)}, difference in points", "95 % interval", "Here it"]
     return [head, *cells] if cells else []
 
 

@@ -13,13 +13,15 @@ from typing import Any
 from ..backbones import load_backbone
 from ..encoding import Layout
 from ..errors import BadOption, DataError, unknown
+from ..formats import superglue_rows
 from ..sources import Table, read_folder, read_hub, read_miniature
-from .common import TaskFamily
+from .common import UNLABELLED, TaskFamily
 from .registry import TASKS
 
 SPLIT_SEED = 20211014  # one fixed draw for all methods and seeds
 SELECTIONS = ("heldout", "paper")
 MAIN = ("train", "validation", "test")
+SHORTEST = 8  # pieces of the shortest cut that leaves room for a text
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,14 @@ class Task:
             backbone: whose tokenizer cuts the words.
             layout: one of `family.layouts`.
             max_length: the cut; None for the task's own.
+
+        Raises:
+            BadOption: for a cut that leaves no room for a text, as in training.
         """
+        if max_length is not None and (type(max_length) is not int or max_length < SHORTEST):
+            raise BadOption(
+                f"max_length={max_length!r} leaves no room for a text; use a whole number of at least {SHORTEST}."
+            )
         encoder = load_backbone(backbone)
         tokenizer = encoder.tokenizer
         length = min(max_length or self.family.max_length, encoder.context)
@@ -241,15 +250,37 @@ def load_task(
         )
     family = family.with_labels_of(tables)
     rows = {split: family.read(table) for split, table in tables.items()}
+    for split, table in tables.items():
+        _check_labelled(family, rows[split], table, f"The {split} split of {origin}", split in ("train", "validation"))
     if "test" not in rows and "test_wsj" in rows:  # CoNLL-2005 names its main test after its source
         rows["test"] = rows["test_wsj"]
-    for split in ("train", "validation"):
-        if split in rows and not family.labelled(rows[split]):
-            raise DataError(f"The {split} split of {origin} has rows without a label; only test may be unlabelled.")
     notes = [] if source == "miniature" and dataset is None else _against_official(family, rows)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return Task(family, rows, origin, revision, train_limit, tuple(notes))
+
+
+def _check_labelled(family: TaskFamily, rows: Sequence[dict], table: Table, split: str, needed: bool) -> None:
+    """Refuse a split that lacks the labels it needs, and a test that is labelled in part.
+
+    A test without any label is kept, as GLUE and SuperGLUE give it out.
+    """
+    if family.labelled(rows):
+        return
+    bare = [number for number, row in enumerate(rows) if not family.labelled([row])]
+    if len(bare) == len(rows) and not needed:
+        return
+    column = "answers" if "answers" in rows[0] and "labels" not in rows[0] else "label"
+    table = table.expanded(superglue_rows, family.name)
+    if len(bare) == len(rows) and not any(column in row for row in table.rows):
+        raise DataError(
+            f"{split} has no labels: {table.where} has no column {column!r}; it has {', '.join(table.rows[0])}."
+        )
+    if len(table.rows) != len(rows):  # MultiRC's rows are questions, and the table's are their answers
+        bare = [number for number, row in enumerate(table.rows) if row.get(column, UNLABELLED) == UNLABELLED]
+    why = "only a test may be unlabelled" if needed else "others have one, and a test is labelled wholly or not at all"
+    place = table.place(bare[0]) if bare else table.where
+    raise DataError(f"{split} has rows without a label ({place}, column {column!r}); {why}.")
 
 
 def find_task(name: str) -> TaskFamily:

@@ -23,6 +23,7 @@ from .common import (
     TaskFamily,
     check_columns,
     check_strings,
+    check_text,
     check_texts,
     json_lines,
     read_label,
@@ -89,10 +90,14 @@ class MultiRC(AnswerSet):
                 raise DataError(f"{where}: paragraph {key[0]}, question {key[1]} stands there with two texts.")
             if idx["answer"] in question["answer_idx"]:
                 raise DataError(f"{where}: paragraph {key[0]}, question {key[1]} has answer {idx['answer']} twice.")
+            label = read_label(row.get("label", UNLABELLED), self.labels, table.names.get("label"), where)
+            if (UNLABELLED in question["labels"]) != (label == UNLABELLED) and question["labels"]:
+                raise DataError(
+                    f"{where}: column 'label' gives some answers of paragraph {key[0]}, question {key[1]} a label and "
+                    "others none."
+                )
             question["answers"].append(row["answer"])
-            question["labels"].append(
-                read_label(row.get("label", UNLABELLED), self.labels, table.names.get("label"), where)
-            )
+            question["labels"].append(label)
             question["answer_idx"].append(idx["answer"])
         return list(questions.values())
 
@@ -151,6 +156,8 @@ class MultiRC(AnswerSet):
         answers = example["answers"]
         if not isinstance(answers, (list, tuple)) or not answers or not all(isinstance(one, str) for one in answers):
             raise DataError(f"The example: column 'answers' must be a list of texts, not {answers!r:.60}.")
+        for text in answers:
+            check_text(text, "answers", "The example")
         if len(set(answers)) < len(answers):
             raise DataError("The example: column 'answers' has a text twice; give each answer once.")
         return {column: example[column] for column in ("paragraph", "question", "answers")}
@@ -180,6 +187,10 @@ class ReCoRD(AnswerSet):
         for number, row in enumerate(table.rows):
             where = table.place(number)
             idx = row.get("idx", {"passage": number, "query": number})
+            if not isinstance(idx, dict) or not all(
+                isinstance(idx.get(part), (int, str)) for part in ("passage", "query")
+            ):
+                raise DataError(f"{where}: column 'idx' must hold passage and query, not {idx!r:.60}.")
             if repr(idx) in seen:
                 raise DataError(f"{where}: column 'idx' repeats {idx!r:.60}.")
             seen.add(repr(idx))
@@ -189,6 +200,8 @@ class ReCoRD(AnswerSet):
                 texts = row.get(column) or []
                 if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                     raise DataError(f"{where}: column {column!r} must be a list of texts, not {texts!r:.60}.")
+                for text in texts:
+                    check_text(text, column, where)
             if not row["entities"]:
                 raise DataError(f"{where}: column 'entities' is empty.")
             found.append(
@@ -249,7 +262,8 @@ class ReCoRD(AnswerSet):
         Raises:
             DataError: if one is missing.
         """
-        row = self.read(Table([dict(example) | {"answers": []}], {}, "The example"))[0]
+        unasked = {"answers": [], "idx": {"passage": 0, "query": 0}}
+        row = self.read(Table([dict(example) | unasked], {}, "The example"))[0]
         return {column: row[column] for column in ("passage", "query", "entities")}
 
     def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:

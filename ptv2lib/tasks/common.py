@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..encoding import Encoded, Layout, free_ram
+from ..encoding import Encoded, Layout
 from ..errors import BadOption, DataError, unknown
+from ..memory import free_ram
 from ..sources import HubSet, Table
 
 UNLABELLED = -1
@@ -165,14 +166,25 @@ def check_columns(table: Table, columns: Sequence[str]) -> None:
             raise DataError(f"{place} has no column {missing[0]!r}; it has {', '.join(row)}.")
 
 
+def check_text(value: Any, column: str, where: str) -> None:
+    """Refuse what is no text, or has half of a surrogate pair, which JSON can write down and no tokenizer reads."""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: column {column!r} must be text, not {value!r:.60}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: column {column!r} has half of a surrogate pair, {value[error.start]!r}, as character {error.start}."
+        ) from None
+
+
 def check_texts(table: Table, column: str) -> None:
     """Refuse a text column that is not text, is empty in every row, or has a text that memory cannot take.
 
     Single empty texts are kept.
     """
     for number, row in enumerate(table.rows):
-        if not isinstance(row.get(column), str):
-            raise DataError(f"{table.place(number)}: column {column!r} must be text, not {row.get(column)!r:.60}.")
+        check_text(row.get(column), column, table.place(number))
     if not any(row[column].strip() for row in table.rows):
         raise DataError(f"{table.where}: the text column {column!r} is empty in every row.")
     longest = max(range(len(table.rows)), key=lambda number: len(table.rows[number][column]))
@@ -187,16 +199,16 @@ def check_texts(table: Table, column: str) -> None:
 def check_strings(row: Mapping, columns: Sequence[str], where: str) -> None:
     """Refuse a row with something else than text in one of these columns; empty texts are kept."""
     for column in columns:
-        if not isinstance(row[column], str):
-            raise DataError(f"{where}: column {column!r} must be text, not {row[column]!r:.60}.")
+        check_text(row[column], column, where)
 
 
 def check_words(table: Table) -> None:
     """Refuse a `tokens` column that is not lists of words, or is empty in every row."""
     for number, row in enumerate(table.rows):
-        tokens = row["tokens"]
+        tokens, where = row["tokens"], table.place(number)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise DataError(f"{table.place(number)}: column 'tokens' must be a list of words.")
+            raise DataError(f"{where}: column 'tokens' must be a list of words.")
+        check_text(" ".join(tokens), "tokens", where)
     if not any(token.strip() for row in table.rows for token in row["tokens"]):
         raise DataError(f"{table.where}: the text column 'tokens' is empty in every row.")
 

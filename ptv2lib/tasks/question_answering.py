@@ -13,7 +13,7 @@ from ..encoding import Encoded, Layout
 from ..errors import DataError
 from ..metrics import squad_scores, squad_v2_scores
 from ..sources import HubSet, Table
-from .common import NO_HUB, Pieces, TaskFamily, check_columns, check_texts
+from .common import NO_HUB, Pieces, TaskFamily, check_columns, check_text, check_texts
 
 N_BEST = 20
 LONGEST_ANSWER = 30  # pieces, as in the official code
@@ -43,8 +43,11 @@ class QuestionAnswering(TaskFamily):
     labels: ClassVar[tuple[str, ...]] = ("start", "end")
 
     def read(self, table: Table) -> list[dict[str, Any]]:
-        """Check a split: every gold answer must stand at its offset in the context."""
-        check_columns(table, ["id", "context", "question", "answers"])
+        """Check a split: every gold answer must stand at its offset in the context.
+
+        A row whose `answers` are missing is unlabelled, and has None there.
+        """
+        check_columns(table, ["id", "context", "question"])
         for column in ("context", "question"):
             check_texts(table, column)
         seen: dict[str, int] = {}
@@ -55,21 +58,19 @@ class QuestionAnswering(TaskFamily):
             if first is not None:
                 raise DataError(f"{where}: column 'id' repeats {row['id']!r} of {table.second_place(first, number)}.")
             seen[str(row["id"])] = number
-            answers = self._answers(row["answers"], where)
-            for text, start in zip(answers["text"], answers["answer_start"], strict=True):
-                self._check_answer(row["context"], text, start, where)
-            if not answers["text"] and not self.unanswerable:
-                raise DataError(f"{where}: column 'answers' is empty, and every question of {self.name} has an answer.")
+            check_text(str(row["id"]), "id", where)
+            title = "" if row.get("title") is None else row["title"]
+            check_text(title, "title", where)
+            answers = None if row.get("answers") is None else self._answers(row["answers"], row["context"], where)
             rows.append(
-                {"id": str(row["id"]), "title": row.get("title") or "", "context": row["context"]}
+                {"id": str(row["id"]), "title": title, "context": row["context"]}
                 | {"question": row["question"]}
                 | {"answers": answers}
             )
         return rows
 
-    @staticmethod
-    def _answers(value: Any, where: str) -> dict[str, list]:
-        """Texts and offsets as two lists, also from a list of dicts."""
+    def _answers(self, value: Any, context: str, where: str) -> dict[str, list]:
+        """Texts and offsets as two lists, also from a list of dicts; each text must stand at its offset."""
         parts = {"text": str, "answer_start": int}
         if isinstance(value, list) and all(isinstance(one, Mapping) and set(parts) <= set(one) for one in value):
             value = {part: [one[part] for one in value] for part in parts}
@@ -83,6 +84,10 @@ class QuestionAnswering(TaskFamily):
             raise DataError(
                 f"{where}: column 'answers' has {len(found['text'])} texts and {len(found['answer_start'])} offsets."
             )
+        for text, start in zip(found["text"], found["answer_start"], strict=True):
+            self._check_answer(context, text, start, where)
+        if not found["text"] and not self.unanswerable:
+            raise DataError(f"{where}: column 'answers' is empty, and every question of {self.name} has an answer.")
         return found
 
     @staticmethod
@@ -99,9 +104,13 @@ class QuestionAnswering(TaskFamily):
         """The article, or the context where articles have no titles."""
         return row["title"] or row["context"]
 
+    def labelled(self, rows: Sequence[Mapping]) -> bool:
+        """Whether the rows have gold answers, or say that they have none."""
+        return all(row["answers"] is not None for row in rows)
+
     def strata(self, row: Mapping) -> bool:
         """Whether the question has an answer."""
-        return bool(row["answers"]["text"])
+        return bool(row["answers"] and row["answers"]["text"])
 
     def texts_of(self, row: Mapping) -> str:
         """The row's running text."""
@@ -185,7 +194,13 @@ class QuestionAnswering(TaskFamily):
         return best | {"no_answer": null - best["score"], "n_best": n_best}
 
     def score(self, predicted: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
-        """F1 and exact match by the official scorers; for SQuAD 2.0 also apart by kind and with the best threshold."""
+        """F1 and exact match by the official scorers; for SQuAD 2.0 also apart by kind and with the best threshold.
+
+        Raises:
+            DataError: for rows without answers.
+        """
+        if not self.labelled(rows):
+            raise DataError(f"Rows of {self.name} without 'answers' cannot be scored; write their predictions instead.")
         gold = [row["answers"]["text"] for row in rows]
         texts = [one["text"] for one in predicted]
         if not self.unanswerable:

@@ -33,6 +33,8 @@ _TNER_ORDER = (
     "B-MONEY I-MONEY B-WORK_OF_ART I-WORK_OF_ART B-FAC B-TIME I-CARDINAL B-LOC B-QUANTITY I-QUANTITY I-NORP I-LOC B-PRODUCT "
     "I-TIME B-EVENT I-EVENT I-FAC B-LANGUAGE I-PRODUCT I-ORDINAL I-LANGUAGE"
 )
+# And of tner/conll2003, which is not that of the `ner_tags` of our Hub set.
+_TNER_CONLL03 = "O B-ORG B-MISC B-PER I-PER B-LOC I-ORG I-MISC I-LOC"
 _CONLL05_ROLES = (
     "A0 A1 A2 A3 A4 A5 AA AM AM-ADV AM-CAU AM-DIR AM-DIS AM-EXT AM-LOC AM-MNR AM-MOD AM-NEG AM-PNC AM-PRD AM-REC AM-TM "
     "AM-TMP C-A0 C-A1 C-A2 C-A3 C-A4 C-A5 C-AM-ADV C-AM-CAU C-AM-DIR C-AM-DIS C-AM-EXT C-AM-LOC C-AM-MNR C-AM-NEG C-AM-PNC "
@@ -191,6 +193,7 @@ TASKS: dict[str, TaskFamily] = {
                 _sizes(14041, 3250, 3453),
                 "The annotation's licence does not cover the texts; NIST gives out RCV1.",
             ),
+            tner_order=tuple(_TNER_CONLL03.split()),
         ),
         Tagging(
             "ontonotes5",

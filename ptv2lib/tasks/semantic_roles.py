@@ -14,8 +14,8 @@ from ..errors import BadOption, DataError
 from ..formats import brackets, pasted_roles, raw_files, read_text, role_rows
 from ..metrics import role_arguments, role_scores, span_scores
 from ..sources import HubSet, Table, joined, lined
-from .common import NO_HUB, TaskFamily, check_columns, check_words
-from .tagging import decode_words, encode_words, named_spans, prepare_words, to_iob2
+from .common import NO_HUB, TaskFamily, check_columns, check_strings, check_words
+from .tagging import decode_words, encode_words, named_spans, one_cell, prepare_words, to_iob2
 
 MARKER = "*"  # stands before and after the predicate; a piece of its own in every tokenizer tried
 
@@ -67,13 +67,10 @@ class SemanticRoles(TaskFamily):
         """With every role that occurs in any split, unless they are listed."""
         if self.roles:
             return self
-        found = {
-            tag[2:]
-            for table in tables.values()
-            for row in _predicates(table).rows
-            for tag in row.get("tags", ())
-            if tag != "O"
-        }
+        columns = (row.get("tags") for table in tables.values() for row in _predicates(table).rows)
+        # What is no tag is left to `read`, which says where it stands.
+        tags = (tag for tags in columns if isinstance(tags, list) for tag in tags if isinstance(tag, str))
+        found = {tag[2:] for tag in tags if tag.startswith(("B-", "I-")) and tag[2:].strip()}
         return replace(self, roles=tuple(sorted(found)))
 
     def read(self, table: Table) -> list[dict[str, Any]]:
@@ -82,9 +79,11 @@ class SemanticRoles(TaskFamily):
         Where the data have sentences without a predicate, the rows around them know their lengths, as `silent_before` and
         `silent_after`, and where they have a verb's `lemma` it is kept: both for `submission`.
         """
-        table, silent = _without_silent(_predicates(table))
-        check_columns(table, ["tokens", "predicate", "tags"])
+        table = _predicates(table)
+        check_columns(table, ["tokens"])
         check_words(table)
+        table, silent = _without_silent(table)
+        check_columns(table, ["predicate", "tags"])
         known, rows = set(self.labels), []
         for number, row in enumerate(table.rows):
             where = table.place(number)
@@ -94,17 +93,22 @@ class SemanticRoles(TaskFamily):
             tags = list(tags)
             if len(tokens) != len(tags):
                 raise DataError(f"{where}: {len(tokens)} tokens, but {len(tags)} tags.")
-            if not isinstance(predicate, int) or not 0 <= predicate < len(tokens):
+            if type(predicate) is not int or not 0 <= predicate < len(tokens):
                 raise DataError(
                     f"{where}: column 'predicate' is {predicate!r}, and the sentence has {len(tokens)} words."
                 )
             for place, tag in enumerate(tags):
                 if tag not in known:
-                    raise DataError(f"{where}, word {place}: the tag {tag!r} is not one of this task's {len(known)}.")
+                    raise DataError(
+                        f"{where}, word {place}: the tag {tag!r} of column 'tags' is neither O nor B- or I- with one "
+                        f"of this task's {len(self.roles)} roles."
+                    )
             if tags[predicate] != "B-V":
                 raise DataError(
                     f"{where}: the predicate, word {predicate}, has the tag {tags[predicate]!r}, not 'B-V'."
                 )
+            if row.get("lemma") is not None:
+                check_strings(row, ["lemma"], where)
             more = {"lemma": row.get("lemma"), "silent_before": silent[number]}
             if number + 1 == len(table.rows):
                 more["silent_after"] = silent[-1]
@@ -183,8 +187,9 @@ class SemanticRoles(TaskFamily):
     def submission(self, predicted: Sequence[Sequence[str]], rows: Sequence[Mapping]) -> str:
         """CoNLL-2005's props: a column of target verbs, then one column of brackets a target.
 
-        Verbs are lemmas where the data have them, since srl-eval.pl compares them, and else words as they stand; sentences
-        without a predicate stand where they stood. Rows of one sentence must follow one another, as they do in every split.
+        Verbs are lemmas where the data have them, since srl-eval.pl compares them, and else words as they stand, with
+        `_` for white space; sentences without a predicate stand where they stood. Rows of one sentence must follow one
+        another, as they do in every split.
         """
         sentences: list[list[tuple[Mapping, Sequence[str]]]] = []
         for row, tags in zip(rows, predicted, strict=True):
@@ -197,7 +202,7 @@ class SemanticRoles(TaskFamily):
             first, last = pairs[0][0], pairs[-1][0]
             verbs = ["-"] * len(first["tokens"])
             for row, _ in pairs:
-                verbs[row["predicate"]] = row.get("lemma", row["tokens"][row["predicate"]])
+                verbs[row["predicate"]] = one_cell(row.get("lemma", row["tokens"][row["predicate"]]))
             columns = [brackets(tags) for _, tags in pairs]
             blocks += ["-\n" * length for length in first.get("silent_before", ())]
             blocks.append("".join("\t".join(cells) + "\n" for cells in zip(verbs, *columns, strict=True)))
@@ -217,7 +222,7 @@ class SemanticRoles(TaskFamily):
             if len(places) != 1:
                 raise DataError(f"The verb {predicate!r} stands {len(places)} times in the example; give its place.")
             predicate = places[0]
-        if not isinstance(predicate, int) or not 0 <= predicate < len(row["tokens"]):
+        if type(predicate) is not int or not 0 <= predicate < len(row["tokens"]):
             raise DataError(
                 f"An example for roles needs 'predicate', the place of the verb among its {len(row['tokens'])} words, "
                 f"not {predicate!r}."
@@ -244,10 +249,17 @@ def _predicates(table: Table) -> Table:
 def _said(document: Mapping) -> Iterator[dict[str, Any]]:
     """The rows of a document; a sentence without a predicate is `silent`, as in `formats.role_rows`."""
     for sentence in document["sentences"]:
+        lemmas = sentence.get("predicate_lemmas") or [None] * len(sentence["words"])
+        if not isinstance(lemmas, list) or len(lemmas) != len(sentence["words"]):
+            raise ValueError(
+                f"column 'sentences' has a sentence of {len(sentence['words'])} words with other predicate_lemmas"
+            )
+        lemma_at = dict(enumerate(lemmas))
         # The verb's place is where B-V stands; one frame of the set has none.
         frames = [frame["frames"] for frame in sentence["srl_frames"] if "B-V" in frame["frames"]]
         for tags in frames:
-            yield {"tokens": sentence["words"], "predicate": tags.index("B-V"), "tags": tags}
+            place = tags.index("B-V")
+            yield {"tokens": sentence["words"], "predicate": place, "tags": tags, "lemma": lemma_at.get(place)}
         if not frames:
             yield {"tokens": sentence["words"], "silent": True}
 

@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..formats import raw_files, read_text, tagged_rows
 from ..metrics import span_scores, spans, strict_span_scores
 from ..sources import HubSet, Table, joined, lined
-from .common import NO_HUB, UNLABELLED, TaskFamily, check_columns, check_words, read_label, tokenize
+from .common import NO_HUB, UNLABELLED, TaskFamily, check_columns, check_text, check_words, read_label, tokenize
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Tagging(TaskFamily):
         column: `"ner_tags"` (one tag a word) or `"entities"` (`start`, `end` exclusive, `type`).
         hub: where the data set lives.
         max_length: default cut, in pieces.
-        order: the Hub's order of tags where the file has bare numbers; empty for `O`, then `B-` and `I-` of each type.
+        order: what bare numbers in `column` stand for; empty for `O`, then `B-` and `I-` of each type.
+        tner_order: what they stand for under `tags`, as tner calls its column, where that is not `column`; empty where
+            nobody says, and then they are refused there.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Tagging(TaskFamily):
     hub: HubSet = NO_HUB
     max_length: int = 256
     order: tuple[str, ...] = ()
+    tner_order: tuple[str, ...] = ()
 
     head: ClassVar[str] = "token"
     metric: ClassVar[str] = "f1"
@@ -74,13 +77,23 @@ class Tagging(TaskFamily):
         if not isinstance(value, list) or len(value) != len(tokens):
             count = len(value) if isinstance(value, list) else "no"
             raise DataError(f"{where}: {len(tokens)} tokens, but {count} tags.")
-        names = table.names.get(column) or self.order or None
+        names = table.names.get(column) or self._order(column)
+        if not names and any(type(tag) is int for tag in value):
+            raise DataError(
+                f"{where}: column {column!r} has numbers, and nothing says which tags they stand for; give text."
+            )
         found = [read_label(tag, self.labels, names, f"{where}, word {k}") for k, tag in enumerate(value)]
         if UNLABELLED in found:
             raise DataError(
                 f"{where}, word {found.index(UNLABELLED)}: the label -1 is not one of {', '.join(self.labels)}."
             )
         return [self.labels[label] for label in found]
+
+    def _order(self, column: str) -> tuple[str, ...]:
+        """What bare numbers in a column stand for; empty where that is not known."""
+        if column == self.column:
+            return self.order or self.labels
+        return self.tner_order if column == "tags" else ()
 
     def _tags_from_entities(self, entities: Any, tokens: Sequence[str], where: str) -> list[str]:
         if isinstance(entities, dict):  # older versions of datasets turn a list of dicts into a dict of lists
@@ -101,6 +114,11 @@ class Tagging(TaskFamily):
                 raise DataError(f"{where}: the entity type {kind!r} is not one of {', '.join(self.types)}.")
             if not 0 <= start < end <= len(tokens):
                 raise DataError(f"{where}: the entity from {start} to {end} lies outside its {len(tokens)} tokens.")
+            if any(tag != "O" for tag in tags[start:end]):
+                raise DataError(
+                    f"{where}: column 'entities' has an entity from {start} to {end} that overlaps another, and a word "
+                    "bears one tag."
+                )
             tags[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
         return tags
 
@@ -128,9 +146,15 @@ class Tagging(TaskFamily):
         return {"f1": self.score([["O"] * len(row["tokens"]) for row in rows], rows)["f1"], "answer": "O"}
 
     def submission(self, predicted: Sequence[Sequence[str]], rows: Sequence[Mapping]) -> str:
-        """CoNLL's columns, as conlleval reads them: word, gold tag, predicted tag; an empty line after a sentence."""
+        """CoNLL's columns, as conlleval reads them: word, gold tag, predicted tag; an empty line after a sentence.
+
+        White space inside a word, and a word without a sign, are written as `_`, so that every line keeps its columns.
+        """
         blocks = [
-            "".join(f"{word} {gold} {tag}\n" for word, gold, tag in zip(row["tokens"], row["tags"], tags, strict=True))
+            "".join(
+                f"{one_cell(word)} {gold} {tag}\n"
+                for word, gold, tag in zip(row["tokens"], row["tags"], tags, strict=True)
+            )
             for row, tags in zip(rows, predicted, strict=True)
         ]
         return "\n".join(blocks) + "\n"
@@ -147,6 +171,11 @@ class Tagging(TaskFamily):
         """Tags, and the spans as words with token offsets (end exclusive); character offsets where a text was given."""
         tags = self.decode(logits, inputs, row)
         return {"tags": tags, "entities": named_spans(spans(tags), row)}
+
+
+def one_cell(word: str) -> str:
+    """A word as one cell of a column file: `_` for each white space, and for nothing."""
+    return re.sub(r"\s", "_", word) or "_"
 
 
 def to_iob2(sentences: list[list[str]], table: Table) -> None:
@@ -235,12 +264,15 @@ def decode_words(logits: np.ndarray, encoded: Encoded, words: int, labels: Seque
 def prepare_words(example: Mapping) -> dict[str, Any]:
     """`tokens`, or the words of a `text` with their offsets."""
     if isinstance(example.get("text"), str):
+        check_text(example["text"], "text", "The example")
         found = list(re.finditer(r"\w+|[^\w\s]", example["text"]))
         offsets = [match.span() for match in found]
         return {"tokens": [match.group() for match in found], "offsets": offsets, "text": example["text"]}
     tokens = example.get("tokens")
     if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
-        return {"tokens": example["tokens"]}
+        for place, token in enumerate(tokens):
+            check_text(token, "tokens", f"The example, word {place}")
+        return {"tokens": tokens}
     raise DataError("An example to be tagged needs 'tokens', a list of words, or 'text'.")
 
 
