@@ -25,7 +25,7 @@ from .encoding import Encoded, collate
 from .errors import BadOption, unknown
 from .files import write_json
 from .folders import Log, claim
-from .memory import free_memory
+from .memory import free_memory, give_back
 from .methods import METHODS
 from .metrics import standard_error
 from .model import PromptedModel
@@ -33,6 +33,7 @@ from .options import fill, settle_kinds
 from .records import machine
 from .tasks import SELECTIONS, SHORTEST, Split, Task
 
+GIVE_BACK_EVERY = 16  # steps; one call costs about a tenth of a step
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BESIDE_A_PROMPT = 1e-5  # the encoder's rate in the few-shot runs of P-tuning v1's code, whatever the prompt's
@@ -587,6 +588,8 @@ def _epoch(turns: Iterable, weights: list[nn.Parameter], config, accelerator, st
         state.scheduler.step()
         state.optimizer.zero_grad()
         state.step += 1
+        if state.step % GIVE_BACK_EVERY == 0 and accelerator.device.type == "cpu":
+            give_back()
         tally[k] += torch.tensor([1, len(units), loss.item() * len(units)], dtype=torch.float64)
         bar.update()
     return tally
