@@ -44,10 +44,10 @@ def low_rank(encoder: nn.Module, rank: int, seed: int) -> Iterator[None]:
         if isinstance(part, nn.Linear)
     }
     check_fits(rank * sum(sum(part.weight.shape) for part in found.values()), f"lora_rank={rank}")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=[*found]), encoder)
     try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=[*found]), encoder)
         yield
     except BaseException:
         for name, part in found.items():

@@ -44,8 +44,8 @@ def check_fits(numbers: int, what: str) -> None:
 def give_back() -> None:
     """Return freed memory to the system, where its C library is glibc; elsewhere nothing happens.
 
-    Batches of many lengths leave holes of many sizes, which glibc keeps: an epoch of long texts would end with a process of
-    several times the memory that any of its steps needs.
+    Batches of many lengths leave holes of many sizes, which glibc keeps: training on long texts would hold memory that no
+    step uses.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -24,6 +24,15 @@ def test_freed_memory_goes_back_to_the_system():
 
 
 def test_without_glibc_nothing_happens(monkeypatch):
+    class Without:
+        """A C library that lacks the call, as musl does."""
+
+        def __init__(self, name):
+            pass
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", Without)
+    memory.give_back()
+    monkeypatch.setattr(memory.ctypes, "CDLL", None)  # nothing to call: where it is not Linux, nothing is looked up
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     memory.give_back()
 

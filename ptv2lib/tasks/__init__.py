@@ -270,8 +270,7 @@ def _check_labelled(family: TaskFamily, rows: Sequence[dict], table: Table, spli
     bare = [number for number, row in enumerate(rows) if not family.labelled([row])]
     if len(bare) == len(rows) and not needed:
         return
-    column = "answers" if "answers" in rows[0] and "labels" not in rows[0] else "label"
-    table = table.expanded(superglue_rows, family.name)
+    column, table = family.label_column, table.expanded(superglue_rows, family.name)
     if len(bare) == len(rows) and not any(column in row for row in table.rows):
         raise DataError(
             f"{split} has no labels: {table.where} has no column {column!r}; it has {', '.join(table.rows[0])}."

@@ -175,6 +175,7 @@ class MultiRC(AnswerSet):
 class ReCoRD(AnswerSet):
     """Which entity of the passage fills the gap in the query? (Zhang et al., 2018)."""
 
+    label_column: ClassVar[str] = "answers"
     metric: ClassVar[str] = "f1"
 
     def read(self, table: Table) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ class TaskFamily(ABC):
 
     head: ClassVar[str]
     """Which head reads it: `"sequence"`, `"choice"`, `"token"` or `"span"`."""
+    label_column: ClassVar[str] = "label"
+    """The column with the gold answer, where a test may lack it."""
     metric: ClassVar[str]
     """The score by which epochs and settings are chosen."""
     together: ClassVar[bool] = False

@@ -39,6 +39,7 @@ class QuestionAnswering(TaskFamily):
     trained_on: str | None = None
 
     head: ClassVar[str] = "span"
+    label_column: ClassVar[str] = "answers"
     metric: ClassVar[str] = "f1"
     labels: ClassVar[tuple[str, ...]] = ("start", "end")
 
