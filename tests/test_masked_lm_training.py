@@ -139,6 +139,14 @@ def test_a_run_with_other_settings_is_refused(trained, backbone, chunks):
         mlm.train(backbone, chunks, replace(PLAN, rate=0.5), trained[1])
 
 
+def test_bf16_rounds_the_forward_pass_and_teaches_as_much(trained, backbone, chunks, tmp_path):
+    model = mlm.train(backbone, chunks, replace(PLAN, precision="bf16"), tmp_path)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    losses = [mlm.held_out_scores(one, chunks, backbone.tokenizer)["all"]["loss"] for one in (trained[0], model)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+
+
 def test_training_teaches(trained, backbone, chunks):
     before = mlm.new_model(backbone, PLAN, chunks, None)
     losses = [mlm.held_out_scores(model, chunks, backbone.tokenizer)["all"]["loss"] for model in (before, trained[0])]
