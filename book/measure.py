@@ -14,7 +14,6 @@ import fcntl
 import functools
 import itertools
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 import pandas
 
 from ptv2lib.errors import DataError
+from ptv2lib.files import write_whole
 from ptv2lib.records import main_score, read_record
 from ptv2lib.sources import MINIATURE
 
@@ -356,7 +356,7 @@ def run(plan: Plan, seed: int, data: Path) -> None:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             RESULTS.mkdir(parents=True, exist_ok=True)
             for task, target in targets.items():
-                shutil.copyfile((out / task if len(targets) > 1 else out) / "record.json", target)
+                write_whole(target, ((out / task if len(targets) > 1 else out) / "record.json").read_bytes())
 
 
 def main() -> None:
@@ -376,7 +376,10 @@ def main() -> None:
         for seed in sorted({seed for plan in plans for seed in plan.seeds}):
             for plan in plans:
                 if seed in plan.seeds:
-                    run(plan, seed, data)
+                    try:
+                        run(plan, seed, data)
+                    except subprocess.CalledProcessError:
+                        sys.exit(f"{plan.task}-{plan.method}-{plan.name}-seed{seed} ended without a record.")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ that computes in bf16, `--precision bf16` takes a third of the time. With
 
 The file holds only what was trained, in float16, under the names of transformers' `BertForMaskedLM`: the head (`cls.…`) whole,
 an encoder weight as its difference to the starter (`delta.<name>`) or as a low-rank pair (`<name>.up`, `<name>.down`). The
-decoder is the starter's word embeddings, which stay as they are. `apply` puts such a file on a starter.
+decoder is the starter's word embeddings, which stay as they are. `ptv2lib.backbones.with_changes` puts such a file on a starter.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptv2lib.backbones import STARTER_FILES, Backbone, load_backbone
+from ptv2lib.backbones import STARTER_FILES, Backbone, load_backbone, with_changes
 from ptv2lib.errors import BadOption, DataError, PtvError, unknown
 from ptv2lib.files import writable_folder, write_json, write_whole
 
@@ -95,29 +95,6 @@ class LowRankLinear(nn.Module):
         return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.down), self.up)
 
 
-def apply(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put shipped tensors on the starter's weights.
-
-    Args:
-        state: the starter's weights under the names of `BertForMaskedLM` (`bert.…`).
-        tensors: what a shipped file holds.
-
-    Returns:
-        The masked LM's weights in float32. The decoder is not among them: it is the word embeddings.
-    """
-    state = dict(state)
-    for name, tensor in tensors.items():
-        if name.startswith("delta."):
-            target = name.removeprefix("delta.")
-            state[target] = state[target] + tensor.float()
-        elif name.endswith(".up"):
-            target = name.removesuffix(".up")
-            state[target] = state[target] + tensor.float() @ tensors[f"{target}.down"].float()
-        elif not name.endswith(".down"):
-            state[name] = tensor.float()
-    return state
-
-
 def starter_state(encoder: nn.Module) -> dict[str, Tensor]:
     """Copies of the starter's weights under the names of `BertForMaskedLM`."""
     return {f"bert.{name}": tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
@@ -128,7 +105,7 @@ def masked_lm(encoder: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     from transformers import BertForMaskedLM
 
     model = BertForMaskedLM(encoder.config)
-    found = model.load_state_dict(apply(starter_state(encoder), tensors), strict=False)
+    found = model.load_state_dict(with_changes(starter_state(encoder), tensors), strict=False)
     missing = [name for name in found.missing_keys if not name.startswith("cls.")]
     if missing or found.unexpected_keys:
         raise DataError(f"The weights do not fit the encoder; look at {[*missing, *found.unexpected_keys][0]!r}.")

@@ -25,13 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     except PtvError as error:
         print(f"ptv2lib: {error}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for that
+    except (RuntimeError, MemoryError) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for that
+            print(
+                "ptv2lib: The accelerator's memory ran out; take a smaller batch_size or max_length.", file=sys.stderr
+            )
+        elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            print("ptv2lib: The machine's memory ran out; take fewer rows, or a smaller batch_size.", file=sys.stderr)
+        else:
             raise
-        print("ptv2lib: The accelerator's memory ran out; take a smaller batch_size or max_length.", file=sys.stderr)
         return 1
-    except MemoryError:
-        print("ptv2lib: The machine's memory ran out; take fewer rows, or a smaller batch_size.", file=sys.stderr)
+    except OSError as error:  # a full disk, say
+        print(f"ptv2lib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("ptv2lib: interrupted.", file=sys.stderr)
@@ -69,9 +74,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .backbones import check_name
     from .building import build_model
+    from .methods import find_method
     from .multitask import PHASES, train_multitask
-    from .options import ModelOptions
+    from .options import CHOICES, ModelOptions
     from .training import TrainingConfig, train
 
     known = {f.name: owner for owner in (ModelOptions, TrainingConfig) for f in fields(owner) if f.name != "seed"}
@@ -85,13 +92,12 @@ def _run(options: argparse.Namespace) -> int:
             problem = "The seed has an option of its own: --seed N." if key == "seed" else problem
             print(f"ptv2lib: {problem}", file=sys.stderr)
             return 2
-        chosen[known[key]][key] = _value(value)
-    try:
-        config = TrainingConfig(**chosen[TrainingConfig])
-        ModelOptions(**chosen[ModelOptions])
-    except TypeError as error:
-        print(f"ptv2lib: a setting has a value of the wrong kind: {error}.", file=sys.stderr)
-        return 2
+        chosen[known[key]][key] = value if value in CHOICES.get(key, ()) else _value(value)
+    config = TrainingConfig(**chosen[TrainingConfig])
+    # Refused before any data is loaded, which may take a download.
+    ModelOptions(**chosen[ModelOptions])
+    find_method(options.method)
+    check_name(options.backbone)
     names = options.task.split("+")
     if (len(names) > 1) != (options.method == "mpt2"):
         print("ptv2lib: --method mpt2 takes several tasks, --task a+b, and every other method one.", file=sys.stderr)

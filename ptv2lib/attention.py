@@ -392,6 +392,7 @@ def attach(encoder: nn.Module, check: bool = True) -> Shape:
             f"{type(encoder).__name__} has a decoder, too; deep prompts enter its encoder alone, {family.model}."
         )
     modules = [module for module in encoder.modules() if type(module).__name__ == family.attention]
+    before = is_attached(encoder)
     backend = config._attn_implementation
     if family.override is None:
         if backend.removeprefix("ptv2_") not in family.backends:
@@ -416,10 +417,16 @@ def attach(encoder: nn.Module, check: bool = True) -> Shape:
     if check:
         try:
             _self_check(encoder, shape)
-        except UnsupportedEncoder:
-            detach(encoder)
+        except BaseException:
+            if not before:
+                detach(encoder)
             raise
     return shape
+
+
+def is_attached(encoder: nn.Module) -> bool:
+    """Whether the encoder takes deep prompts already."""
+    return any(hasattr(module, LAYER) for module in encoder.modules())
 
 
 def _count_passes(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

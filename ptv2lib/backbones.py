@@ -8,15 +8,15 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .attention import FAMILIES, context_length, family_of, refusal, set_attention_dropout
-from .errors import BadOption, DataError, NoMaskedLM, unknown
+from .attention import FAMILIES, context_length, detach, family_of, is_attached, refusal, set_attention_dropout
+from .errors import BadOption, DataError, NoMaskedLM, first_line, unknown
 from .hub import require_network
 
 
@@ -129,6 +129,20 @@ class Backbone:
         """Note that `method` trains weights of this encoder, so that its fingerprint is no longer true."""
         setattr(self.encoder, _CHANGED_BY, method)
 
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """If what follows fails: the encoder is detached if it attached it, and the weights that it opened are closed."""
+        opened = [(weight, weight.requires_grad) for weight in (self.masked_lm or self.encoder).parameters()]
+        attached = is_attached(self.encoder)
+        try:
+            yield
+        except BaseException:
+            for weight, wanted in opened:
+                weight.requires_grad_(wanted)
+            if not attached:
+                detach(self.encoder)
+            raise
+
     @property
     def lm_head(self) -> nn.Module | None:
         """From a hidden state to a score for each piece of the vocabulary; None unless `masked_lm` was asked for."""
@@ -166,15 +180,14 @@ def load_backbone(
         return Backbone(name, None, encoder, tokenizer, fingerprint(encoder, tokenizer), masked_lm=filling)
     folder, revision = _locate(name, revision)
     import transformers
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
     try:
-        kind = PretrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+        kind = str(PretrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type"))
         if kind in FAMILIES:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"The backbone {name!r} has no readable config.json: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # transformers checks each value, and raises many kinds
+        raise DataError(f"The backbone {name!r} has no readable config.json: {first_line(error)}") from None
     if kind not in FAMILIES:  # asked first: of one it does not know, transformers says that its code must be run
         raise refusal(f"the backbone {name!r}, which is a {kind!r}")
     family = FAMILIES[kind]
@@ -200,8 +213,8 @@ def load_backbone(
                 output_loading_info=True,
                 **extra,
             )
-        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            raise DataError(f"The backbone {name!r} has no readable weights: {str(error).splitlines()[0]}") from None
+        except Exception as error:  # a damaged file, or a configuration that no network can have
+            raise DataError(f"The backbone {name!r} has no readable weights: {first_line(error)}") from None
     missing = sorted(report["missing_keys"])
     if pooler and any("pooler" in key for key in missing):
         raise BadOption(f"pooling='pooler' needs a pre-trained pooler, and the checkpoint of {name!r} ships none.")
@@ -217,8 +230,7 @@ def load_backbone(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **spaced)
     except Exception as error:  # transformers and tokenizers raise many kinds for a missing or damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"The backbone {name!r} has no readable tokenizer: {first}") from None
+        raise DataError(f"The backbone {name!r} has no readable tokenizer: {first_line(error)}") from None
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         # Without its files transformers builds one that reads every word as unknown, and says nothing.
         raise DataError(f"The backbone {name!r} has no tokenizer beside its weights; save the tokenizer there, too.")
@@ -237,27 +249,36 @@ def load_backbone(
 
 
 def _add_trained(encoder: nn.Module, file: str, masked_lm: bool) -> tuple[nn.Module, nn.Module | None]:
-    """The starter with what `book/train_masked_lm.py` trained: the changed encoder, and its masked-LM form if asked for.
-
-    Changes are kept as differences (`delta.NAME`) or as low-rank pairs (`NAME.down`, `NAME.up`); other tensors are whole.
-    """
+    """The starter with what `book/train_masked_lm.py` trained: the changed encoder, and its masked-LM form if asked for."""
     from safetensors.torch import load_file
     from transformers import BertForMaskedLM
 
     with torch.random.fork_rng():
         model = BertForMaskedLM(encoder.config)
-    state = model.state_dict() | {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    starter = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
     trained = load_file(Path(__file__).parent / "starter" / file)
+    model.load_state_dict(model.state_dict() | with_changes(starter, trained))
+    return model.bert, model if masked_lm else None
+
+
+def with_changes(starter: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, in float32, of a starter on which trained tensors are put; the starter's own stay.
+
+    Args:
+        starter: weights by name.
+        trained: changes as differences (`delta.NAME`) or as low-rank pairs (`NAME.down`, `NAME.up`); other tensors are whole.
+    """
+    state = dict(starter)
     for key, tensor in trained.items():
         if key.startswith("delta."):
-            state[key.removeprefix("delta.")] += tensor.float()
+            name = key.removeprefix("delta.")
+            state[name] = state[name] + tensor.float()
         elif key.endswith(".up"):
             name = key.removesuffix(".up")
             state[name] = state[name] + tensor.float() @ trained[f"{name}.down"].float()
         elif not key.endswith(".down"):
             state[key] = tensor.float()
-    model.load_state_dict(state)
-    return model.bert, model if masked_lm else None
+    return state
 
 
 def encoder_table() -> list[dict[str, str]]:
@@ -339,12 +360,19 @@ def checkpoint_activations(encoder: nn.Module, wanted: bool = True) -> None:
         getattr(encoder, f"{newer}_checkpointing_disable")()
 
 
+def check_name(name: str) -> None:
+    """Raise `UnknownName` for what is no short name, no folder and cannot be a Hub id; nothing is loaded."""
+    if name in BACKBONES or name == "tiny" or os.path.isdir(name):
+        return
+    if not re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", name, re.ASCII):
+        raise unknown("backbone", name, [*BACKBONES, "tiny"])
+
+
 def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     """Find the folder that holds the backbone's files."""
+    check_name(name)
     if name not in BACKBONES and os.path.isdir(name):
         return Path(name), None
-    if name not in BACKBONES and not re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", name, re.ASCII):
-        raise unknown("backbone", name, [*BACKBONES, "tiny"])
     source = BACKBONES.get(name) or Source(name, revision)
     if revision not in (None, source.revision):
         if source.trained_here:
@@ -378,14 +406,13 @@ def _verify_starter(folder: Path) -> None:
 
 def _from_hub(name: str, source: Source) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = {
         "repo_id": source.hub_id,
         "revision": source.revision,
         "allow_patterns": ["*.safetensors", "*.json", "*.txt", "*.model"],
     }
-    with contextlib.suppress(LocalEntryNotFoundError):
+    with contextlib.suppress(Exception):  # nothing here, or a name that the Hub does not take: the Hub says which
         folder = Path(snapshot_download(**wanted, local_files_only=True))
         # A tokenizer loaded by itself, or a download that broke off, leaves a folder without the weights.
         if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
@@ -393,10 +420,8 @@ def _from_hub(name: str, source: Source) -> Path:
     require_network(f"The backbone {name!r}")
     try:
         return Path(snapshot_download(**wanted))
-    except (HfHubHTTPError, ValueError) as error:  # ValueError: a name that the Hub does not take
-        raise DataError(
-            f"The Hub has no model {source.hub_id!r} that can be read: {str(error).splitlines()[0]}"
-        ) from None
+    except Exception as error:  # no such model, a broken transfer, a full disk: the client raises many kinds
+        raise DataError(f"The Hub has no model {source.hub_id!r} that can be read: {first_line(error)}") from None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from .backbones import Backbone
 from .errors import BadOption, unknown
 from .heads import VerbalizerHead
 from .methods import find_method
-from .model import PromptedModel
+from .model import TOKENIZING, PromptedModel
 from .options import ModelOptions, settle
 from .tasks import Task, find_task
 
@@ -34,7 +34,7 @@ def build_model(
 
     Args:
         task: a loaded task, or the name of one.
-        backbone: what `load_backbone` takes, or what it gave; if building fails, that is as it was.
+        backbone: what `load_backbone` takes, or what it gave; if building fails, its weights stay as closed as they were.
         method: a name of `METHODS`.
         seed: of the fresh weights; the random state outside is left as it is.
         **options: fields of `ModelOptions`.
@@ -60,7 +60,8 @@ def build_model(
             raise unknown("option", option, known)
     loaded, filled = settle(ModelOptions(**options), method, family, backbone)
     adapters = chosen.trains == "adapters"
-    with low_rank(loaded.encoder, filled.lora_rank, seed) if adapters else nullcontext(), torch.random.fork_rng():
+    beside = low_rank(loaded.encoder, filled.lora_rank, seed) if adapters else nullcontext()
+    with loaded.undone_on_error(), beside, torch.random.fork_rng(), TOKENIZING:
         torch.manual_seed(seed)
         model = PromptedModel(family, loaded, method, filled)
         model.seed = seed

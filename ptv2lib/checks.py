@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import PtvError
@@ -12,6 +12,11 @@ from .templates import Template, Verbalizer
 def _say(right: bool, yes: str, no: str) -> bool:
     print(yes if right else no)
     return right
+
+
+def _verdict(wrong: Sequence[Any], yes: str, no: Callable[[Any], str]) -> bool:
+    """Say `yes` if no case is wrong, else what `no` makes of the first that is."""
+    return _say(not wrong, yes, "" if not wrong else f"Not yet: {no(wrong[0])}")
 
 
 def _answer(function: Callable, *arguments: Any) -> Any:
@@ -26,10 +31,10 @@ def share_of_parameters(function: Callable[[int, int], Any]) -> bool:
     """Chapter 00: percent of the encoder's numbers that training moves."""
     cases = {(1, 4): 25.0, (93_000, 22_713_216): 100 * 93_000 / 22_713_216}
     wrong = [case for case, wanted in cases.items() if not _close(_answer(function, *case), wanted)]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: that is the share in percent.",
-        f"Not yet: try trained={wrong[0][0]:,} of encoder={wrong[0][1]:,} by hand." if wrong else "",
+        lambda first: f"try trained={first[0]:,} of encoder={first[1]:,} by hand.",
     )
 
 
@@ -45,10 +50,10 @@ def share_of_attention(function: Callable[[Any, Any], Any]) -> bool:
         answer = _answer(function, *scores)
         if not _same(torch.tensor(answer) if isinstance(answer, float) else answer, wanted):
             wrong.append((prompt, text, wanted.item()))
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: what the prompt gets is what the text loses.",
-        f"Not yet: for the scores {wrong[0][0]} and {wrong[0][1]} the share is {wrong[0][2]:.3f}." if wrong else "",
+        lambda first: f"for the scores {first[0]} and {first[1]} the share is {first[2]:.3f}.",
     )
 
 
@@ -56,12 +61,10 @@ def beats_by_more_than_noise(function: Callable[[float, float, int], Any]) -> bo
     """Chapter 07: is one accuracy above another by more than two standard errors of the difference?"""
     cases = {(0.60, 0.58, 277): False, (0.70, 0.55, 277): True, (0.91, 0.90, 872): False}
     wrong = [case for case, wanted in cases.items() if _answer(function, *case) is not wanted]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: a gap is news only when it is wider than its noise.",
-        f"Not yet: for accuracies {wrong[0][0]} and {wrong[0][1]} on {wrong[0][2]} rows the answer is {cases[wrong[0]]}."
-        if wrong
-        else "",
+        lambda first: f"for accuracies {first[0]} and {first[1]} on {first[2]} rows the answer is {cases[first]}.",
     )
 
 
@@ -73,12 +76,25 @@ def spans_of(function: Callable[[list[str]], Any]) -> bool:
         ("B-LOC", "B-LOC"): [("LOC", 0, 1), ("LOC", 1, 2)],
         ("O", "B-ORG", "I-ORG", "I-ORG"): [("ORG", 1, 4)],
     }
-    wrong = [case for case, wanted in cases.items() if _answer(function, list(case)) != wanted]
-    return _say(
-        not wrong,
+    wrong = [case for case, wanted in cases.items() if not _equal(_answer(function, list(case)), wanted)]
+    return _verdict(
+        wrong,
         "Right: every span begins at its B- and ends before the next tag that does not go on.",
-        f"Not yet: {list(wrong[0])} has the spans {cases[wrong[0]]}." if wrong else "",
+        lambda first: f"{list(first)} has the spans {cases[first]}.",
     )
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, on one line."""
+    return " ".join(repr(value).split())[:60]
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    """Whether both are equal; what cannot be compared, such as an array and a list, is not."""
+    try:
+        return bool(value == wanted)
+    except Exception:
+        return False
 
 
 def _close(value: Any, wanted: float) -> bool:
@@ -94,11 +110,13 @@ def arguments_of(function: Callable[[list[str]], Any]) -> bool:
         ("B-V", "B-C-ARG1", "I-C-ARG1"): [("V", [(0, 1)]), ("ARG1", [(1, 3)])],
         ("B-ARG1", "B-V", "B-ARG1", "O", "B-C-ARG1"): [("ARG1", [(0, 1)]), ("V", [(1, 2)]), ("ARG1", [(2, 3), (4, 5)])],
     }
-    wrong = [case for case, wanted in cases.items() if _listed(_answer(function, list(case))) != _listed(wanted)]
-    return _say(
-        not wrong,
+    wrong = [
+        case for case, wanted in cases.items() if not _equal(_listed(_answer(function, list(case))), _listed(wanted))
+    ]
+    return _verdict(
+        wrong,
         "Right: C- joins the latest argument of its role, or stands alone; R- is a role of its own.",
-        f"Not yet: {list(wrong[0])} has the arguments {cases[wrong[0]]}." if wrong else "",
+        lambda first: f"{list(first)} has the arguments {cases[first]}.",
     )
 
 
@@ -113,10 +131,10 @@ def f1_of_arguments(function: Callable[[list, list], Any]) -> bool:
         ([verb], [verb], 0.0),
     ]
     wrong = [(*pair, wanted) for *pair, wanted in cases if not _close(_answer(function, *pair), wanted)]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: role and all pieces must agree, and the verb earns nothing.",
-        f"Not yet: predicted {wrong[0][0]} against gold {wrong[0][1]} has F1 {wrong[0][2]:.2f}." if wrong else "",
+        lambda first: f"predicted {first[0]} against gold {first[1]} has F1 {first[2]:.2f}.",
     )
 
 
@@ -134,13 +152,12 @@ def answer_sets(function: Callable[[list[list[int]], list[list[int]]], Any]) -> 
         ([[0, 0]], [[0, 0]], (0.0, 1.0)),
     ]
     wrong = [case for case in cases if not _close_all(_answer(function, *case[:2]), case[2])]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: F1a pools the options, exact match keeps the questions whole.",
-        f"Not yet: for predicted={wrong[0][0]} and gold={wrong[0][1]} the answer is "
-        f"({wrong[0][2][0]:.3f}, {wrong[0][2][1]:.3f})."
-        if wrong
-        else "",
+        lambda first: (
+            f"for predicted={first[0]} and gold={first[1]} the answer is ({first[2][0]:.3f}, {first[2][1]:.3f})."
+        ),
     )
 
 
@@ -153,10 +170,10 @@ def loss_of_choice(function: Callable[[list[list[float]], list[int]], Any]) -> b
         ([[1000.0, 0.0]], [0], 0.0),
     ]
     wrong = [case for case in cases if not _close(_answer(function, *case[:2]), case[2])]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: the logarithm of the sum, less the right score, whatever the scale.",
-        f"Not yet: for scores={wrong[0][0]} and right={wrong[0][1]} the loss is {wrong[0][2]:.4f}." if wrong else "",
+        lambda first: f"for scores={first[0]} and right={first[1]} the loss is {first[2]:.4f}.",
     )
 
 
@@ -178,10 +195,10 @@ def f1_of_words(function: Callable[[str, str], Any]) -> bool:
         ("steam-engine", "the steam engine"): 0.0,
     }
     wrong = [case for case, wanted in cases.items() if not _close(_answer(function, *case), wanted)]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: common words count, as often as both have them.",
-        f"Not yet: the F1 of {wrong[0][0]!r} and {wrong[0][1]!r} is {cases[wrong[0]]:.3f}." if wrong else "",
+        lambda first: f"the F1 of {first[0]!r} and {first[1]!r} is {cases[first]:.3f}.",
     )
 
 
@@ -197,14 +214,12 @@ def best_valid_pair(function: Callable[[list[float], list[float], int], Any]) ->
     wrong = []
     for (starts, ends, longest), wanted in cases.items():
         found = _answer(function, list(starts), list(ends), longest)
-        if not isinstance(found, (tuple, list)) or tuple(found) != wanted:
+        if not isinstance(found, (tuple, list)) or not _equal(tuple(found), wanted):
             wrong.append((list(starts), list(ends), longest, wanted))
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: all pairs in order and short enough, and the best sum of them.",
-        f"Not yet: for starts {wrong[0][0]}, ends {wrong[0][1]}, longest {wrong[0][2]} the pair is {wrong[0][3]}."
-        if wrong
-        else "",
+        lambda first: f"for starts {first[0]}, ends {first[1]}, longest {first[2]} the pair is {first[3]}.",
     )
 
 
@@ -214,7 +229,7 @@ def rte_prompt(function: Callable[[], Any], tokenizer: Any) -> bool:
     answer = _answer(function)
     if not isinstance(answer, (tuple, list)) or len(answer) != 2 or not isinstance(answer[0], str):
         return _say(
-            False, yes, f"Not yet: give a template as text and a mapping of labels to words, not {answer!r:.60}."
+            False, yes, f"Not yet: give a template as text and a mapping of labels to words, not {_shown(answer)}."
         )
     try:
         template = Template(answer[0])
@@ -234,12 +249,10 @@ def calibrated_chances(function: Callable[[list[float], list[float]], Any]) -> b
         ([0.2, 0.1, 0.4], [0.1, 0.1, 0.8], (4 / 7, 2 / 7, 1 / 7)),
     ]
     wrong = [case for case in cases if not _close_all(_answer(function, *case[:2]), case[2])]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: what the empty template prefers no longer counts, and the chances add up to 1.",
-        f"Not yet: chances {wrong[0][0]} over empty {wrong[0][1]} give {[round(one, 3) for one in wrong[0][2]]}."
-        if wrong
-        else "",
+        lambda first: f"chances {first[0]} over empty {first[1]} give {[round(one, 3) for one in first[2]]}.",
     )
 
 
@@ -258,7 +271,7 @@ def vectors_behind_first(function: Callable[[Any, Any, Any], Any]) -> bool:
         )
         found = _answer(function, vectors, text, mask)
         if not isinstance(found, (tuple, list)) or len(found) != 2:
-            return _say(False, yes, f"Not yet: give two tensors, inputs and mask, not {found!r:.60}.")
+            return _say(False, yes, f"Not yet: give two tensors, inputs and mask, not {_shown(found)}.")
         for what, one, other in zip(("inputs", "mask"), found, wanted, strict=True):
             if not isinstance(one, torch.Tensor) or one.shape != other.shape:
                 return _say(False, yes, f"Not yet: the {what} should have the shape {tuple(other.shape)}.")
@@ -277,12 +290,12 @@ def input_and_deep_numbers(function: Callable[[int, int, int, int], Any]) -> boo
     wrong = []
     for case, wanted in cases.items():
         found = _answer(function, *case)
-        if not isinstance(found, (tuple, list)) or tuple(found) != wanted:
+        if not isinstance(found, (tuple, list)) or not _equal(tuple(found), wanted):
             wrong.append((case, wanted))
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: the layers count for the deep prompt only, and twice, for keys and values.",
-        f"Not yet: for layers, width, length, classes = {wrong[0][0]} the numbers are {wrong[0][1]}." if wrong else "",
+        lambda first: f"for layers, width, length, classes = {first[0]} the numbers are {first[1]}.",
     )
 
 
@@ -307,13 +320,13 @@ def vectors_in_slots(function: Callable[[Any, Any, Any, Any], Any]) -> bool:
         tensors = torch.tensor(ids), torch.tensor(slots), embeddings.clone(), vectors.clone()
         if not _same(_answer(function, *tensors), wanted):
             wrong.append((ids, slots, wanted))
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: vectors at the slots, words everywhere else.",
-        f"Not yet: try ids={wrong[0][0]} and slots={wrong[0][1]} by hand; with embeddings={embeddings.tolist()} and "
-        f"vectors={vectors.tolist()} the line is {wrong[0][2].tolist()}."
-        if wrong
-        else "",
+        lambda first: (
+            f"try ids={first[0]} and slots={first[1]} by hand; with embeddings={embeddings.tolist()} and "
+            f"vectors={vectors.tolist()} the line is {first[2].tolist()}."
+        ),
     )
 
 
@@ -331,13 +344,12 @@ def folded_vectors(function: Callable[[dict[str, Any]], Any]) -> bool:
         wanted = prompt.folded().detach()
         if not _same(_answer(function, prompt.state_dict()), wanted):
             wrong.append((width, length, wanted[0].tolist()))
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: two linear layers with a ReLU between, and the network can go.",
-        f"Not yet: with width {wrong[0][0]}, length {wrong[0][1]} the first vector is "
-        f"{[round(number, 3) for number in wrong[0][2]]}."
-        if wrong
-        else "",
+        lambda first: (
+            f"with width {first[0]}, length {first[1]} the first vector is {[round(number, 3) for number in first[2]]}."
+        ),
     )
 
 
@@ -350,36 +362,31 @@ def _same(value: Any, wanted: Any) -> bool:
 
 def last_layers(function: Callable[[int, int], Any]) -> bool:
     """Chapter 13: the last `k` layers of an encoder, in any form that `layers=` reads."""
-    from .errors import BadOption
     from .prefix import choose_layers
 
+    def chosen(count: int, depth: int) -> tuple[int, ...]:
+        return choose_layers(function(count, depth), depth)
+
     cases = {(1, 6): (5,), (2, 6): (4, 5), (8, 24): tuple(range(16, 24)), (3, 3): (0, 1, 2)}
-    wrong = []
-    for (count, depth), wanted in cases.items():
-        try:
-            found = choose_layers(_answer(function, count, depth), depth)
-        except (BadOption, TypeError):  # TypeError: neither text nor numbers
-            found = None
-        if found != wanted:
-            wrong.append((count, depth))
-    return _say(
-        not wrong,
+    wrong = [case for case, wanted in cases.items() if not _equal(_answer(chosen, *case), wanted)]
+    return _verdict(
+        wrong,
         "Right: counted from 1, and the last layer belongs to them.",
-        f"Not yet: for k={wrong[0][0]} and depth={wrong[0][1]}, layers= must choose "
-        f"{', '.join(str(number + 1) for number in cases[wrong[0]])}."
-        if wrong
-        else "",
+        lambda first: (
+            f"for k={first[0]} and depth={first[1]}, layers= must choose "
+            f"{', '.join(str(number + 1) for number in cases[first])}."
+        ),
     )
 
 
 def length_for_budget(function: Callable[[int, int, int], Any]) -> bool:
     """Chapter 13: the longest prompt that a budget of parameters allows, from budget, layers and key-value width."""
     cases = {(73_728, 6, 384): 16, (73_728, 2, 384): 48, (76_000, 4, 384): 24, (100, 1, 64): 0}
-    wrong = [case for case, wanted in cases.items() if _answer(function, *case) != wanted]
-    return _say(
-        not wrong,
+    wrong = [case for case, wanted in cases.items() if not _equal(_answer(function, *case), wanted)]
+    return _verdict(
+        wrong,
         "Right: a position costs a key and a value in each of the layers, and none is cut in half.",
-        f"Not yet: for budget, k, width = {wrong[0]} the length is {cases[wrong[0]]}." if wrong else "",
+        lambda first: f"for budget, k, width = {first} the length is {cases[first]}.",
     )
 
 
@@ -394,13 +401,12 @@ def tempered_shares(function: Callable[[list[int], float], Any]) -> bool:
     wrong = [
         case for case, wanted in cases.items() if not _close_all(_answer(function, list(case[0]), case[1]), wanted)
     ]
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: sizes raised to the temperature, divided by their sum.",
-        f"Not yet: sizes {list(wrong[0][0])} at temperature {wrong[0][1]} give "
-        f"{[round(share, 3) for share in cases[wrong[0]]]}."
-        if wrong
-        else "",
+        lambda first: (
+            f"sizes {list(first[0])} at temperature {first[1]} give {[round(share, 3) for share in cases[first]]}."
+        ),
     )
 
 
@@ -413,10 +419,10 @@ def moved_parameters(function: Callable[[list[str], str], Any]) -> bool:
     wrong = []
     for task, own in heads.items():
         found = _answer(function, list(names), task)
-        if not isinstance(found, (set, frozenset, list, tuple)) or set(found) != {*prompt, *own}:
+        if not isinstance(found, (set, frozenset, list, tuple)) or _answer(set, found) != {*prompt, *own}:
             wrong.append((task, [*prompt, *own]))
-    return _say(
-        not wrong,
+    return _verdict(
+        wrong,
         "Right: the prompt and the head of that data set; the other heads and the encoder stay.",
-        f"Not yet: a batch of {wrong[0][0]} moves {', '.join(wrong[0][1])}, and nothing else." if wrong else "",
+        lambda first: f"a batch of {first[0]} moves {', '.join(first[1])}, and nothing else.",
     )

@@ -52,6 +52,11 @@ class NoNetwork(PtvError, ConnectionError):
         return self.args[0]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, which may be empty or long."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """Build the error for a name that is not among `known`, naming the nearest ones."""
     known = list(known)

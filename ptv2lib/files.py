@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,17 +36,21 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> Path:
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"The file {path} cannot be written: a folder of that name is there.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = _beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     return path
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name of its own beside `path`; what is made there gets the rights that the user's umask leaves."""
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}"
 
 
 def write_json(path: str | os.PathLike, value: Any) -> Path:
@@ -57,20 +62,22 @@ def write_json(path: str | os.PathLike, value: Any) -> Path:
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Give an empty folder to write into; it takes the name `path` only when the block ends without an error.
 
-    A folder that already stands at `path` is replaced in that moment, not before.
+    A folder that already stands at `path` is moved aside in that moment, not before, and back if the new one cannot follow.
     """
     path = Path(path)
     writable_folder(path.parent)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    staging, old = _beside(path), _beside(path)
+    staging.mkdir()
     try:
         yield staging
-        os.chmod(staging, 0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / "content")
+            os.replace(path, old)
+        try:
             os.replace(staging, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, path)
+        except BaseException:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -20,7 +20,7 @@ def claim(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
         OutputError: as `check_folder`.
     """
     folder = check_folder(output_dir, identity)
-    for old in ("record.json", "log.jsonl"):
+    for old in ("record.json", "log.jsonl", "phase1.jsonl"):
         (folder / old).unlink(missing_ok=True)
     for old in ("prompt", "model"):
         shutil.rmtree(folder / old, ignore_errors=True)

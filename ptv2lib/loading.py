@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .adapters import low_rank
 from .backbones import Backbone, load_backbone
-from .errors import PromptMismatch
+from .errors import PromptMismatch, first_line
 from .methods import METHODS, find_method
 from .model import FORMAT, PromptedModel
 from .options import ModelOptions
@@ -67,7 +67,8 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | os.PathLike | Back
     saved = _read(Path(folder))
     loaded = _encoder(saved, backbone)
     adapters = METHODS[saved.method].trains == "adapters"
-    with low_rank(loaded.encoder, saved.options.lora_rank, 0) if adapters else nullcontext():
+    beside = low_rank(loaded.encoder, saved.options.lora_rank, 0) if adapters else nullcontext()
+    with loaded.undone_on_error(), beside:
         model = PromptedModel(saved.family, loaded, saved.method, saved.options)
         model.max_length, model.trained = saved.max_length, True
         tensors = saved.tensors
@@ -110,7 +111,7 @@ def _read(folder: Path) -> Saved:
     except PromptMismatch:
         raise
     except Exception as error:  # safetensors and json raise many kinds for a damaged file
-        raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {str(error).splitlines()[0]}") from None
+        raise PromptMismatch(f"The prompt in {folder} is damaged or incomplete: {first_line(error)}") from None
 
 
 def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbone:
@@ -149,9 +150,9 @@ def _fill(model: PromptedModel, tensors: dict[str, Tensor], folder: Path) -> Non
     expected = model.own_weights()
     if expected != set(tensors):
         raise PromptMismatch(f"The prompt in {folder} lacks or adds tensors: {sorted(expected ^ set(tensors))[0]!r}.")
-    try:
-        model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise PromptMismatch(
-            f"The prompt in {folder} has tensors of another shape: {str(error).splitlines()[-1].strip()}"
-        ) from None
+    state = model.state_dict()
+    for name, tensor in tensors.items():  # before the first is put in: BitFit's belong to the encoder
+        if tensor.shape != state[name].shape:
+            shapes = f"{list(tensor.shape)}, not {list(state[name].shape)}"
+            raise PromptMismatch(f"The prompt in {folder} has tensors of another shape: {name!r} is {shapes}.")
+    model.load_state_dict(tensors, strict=False)

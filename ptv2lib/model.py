@@ -33,7 +33,7 @@ from .templates import Template, Verbalizer
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
 # A tokenizer keeps the length at which it cuts as a state of its own, and models share it: one thread at a time.
-TOKENIZING = threading.Lock()
+TOKENIZING = threading.RLock()
 # What the folder of a saved prompt or model may hold.
 SAVED = {"prompt.json", "prompt.safetensors", "reparameterization.safetensors", "backbone"}
 
@@ -109,8 +109,8 @@ class PromptedModel(nn.Module):
     def _fresh_head(self, width: int) -> nn.Module:
         family, options = self.family, self.options
         if options.head == "verbalizer":
-            verbalizer = Verbalizer.of(options.verbalizer, family.labels)
-            return VerbalizerHead(verbalizer.pieces(self.tokenizer))
+            with TOKENIZING:
+                return VerbalizerHead(Verbalizer.of(options.verbalizer, family.labels).pieces(self.tokenizer))
         if family.head == "sequence":
             words = 0 if self.template is not None else family.words_read(self.layout)
             return SequenceHead(width, len(family.labels), options.pooling, options.head_dropout, words)
@@ -342,13 +342,11 @@ class PromptedModel(nn.Module):
         """Write the whole encoder, its tokenizer and the head to a folder, whole or not at all.
 
         Raises:
-            BadOption: for LoRA, whose matrices beside the encoder are a prompt's size: use `save_prompt`.
+            BadOption: where the encoder's weights are not all trained, so that what was is small: use `save_prompt`.
             OutputError: if the folder cannot be written, or holds anything but an earlier prompt or model.
         """
-        if self.trains == "adapters":
-            raise BadOption(
-                f"{self.method!r} leaves the encoder as it is and trains matrices beside it; use save_prompt."
-            )
+        if self.trains != "everything":
+            raise BadOption(f"{self.method!r} trains little or nothing of the encoder; use save_prompt.")
         _check_replaceable(folder)
         with whole_folder(folder) as staging, silent():
             (self.loaded.masked_lm or self.backbone).save_pretrained(staging / "backbone")

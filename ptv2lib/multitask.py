@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadOption
-from .files import write_json
 from .folders import check_folder, claim
 from .model import PromptedModel
 from .tasks import Task
@@ -104,16 +103,23 @@ def train_multitask(
         replace(plan, settings=plan.settings | {"phase1": phase1}, model_seed=model.seed, continued=model.trained)
         for plan in plans
     ]
-    folder = None if output_dir is None else _claim_group(output_dir, plans)
+    group = _identity(plans)
+    if output_dir is not None:
+        check_folder(output_dir, group)
+        for plan in plans:
+            check_folder(Path(output_dir) / plan.task.name, plan.identity)
 
     started = time.perf_counter()
     materials = [prepare(plan) for plan in plans]
+    folder = None if output_dir is None else claim(output_dir, group)
     members = [_member(model, material, tasks) for material in materials]
     shares = tempered([material.batches for material in materials], temperature)
     log, title = folder and folder / "phase1.jsonl", f"{METHOD} on {len(tasks)} tasks"
-    first = fit(members, joint, shares=shares, log=log, title=title, progress=progress)
+    try:
+        first = fit(members, joint, shares=shares, log=log, title=title, progress=progress)
+    finally:  # interrupted behind an epoch, the prompt is a trained one as well
+        model.trained = model.trained or any(member.plan.model.trained for member in members)
     model.eval()
-    model.trained = True
     reached = [{"best_epoch": first.best_epoch, "metrics": score_sets(member)} for member in members]
     seconds = round(time.perf_counter() - started, 1)
     if folder is not None:
@@ -174,20 +180,13 @@ def _kind(family: TaskFamily) -> str:
     return next(kind.__name__ for kind in type(family).__mro__ if TaskFamily in kind.__bases__)
 
 
-def _claim_group(output_dir: str | os.PathLike, plans: Sequence[Plan]) -> Path:
-    """Take the group's folder, or say what it or a task's folder holds; results of an earlier run stay until theirs begin."""
-    tasks = [plan.task for plan in plans]
-    identity = plans[0].identity | {
-        "task": "+".join(task.name for task in tasks),
-        "source": [task.source for task in tasks],
-        "train_limit": [task.train_limit for task in tasks],
+def _identity(plans: Sequence[Plan]) -> dict[str, Any]:
+    """What two runs of a group must have in common to be the same run."""
+    found = [plan.identity for plan in plans]
+    return found[0] | {
+        "task": "+".join(one["task"] for one in found),
+        **{key: [one[key] for one in found] for key in ("source", "rows", "train_limit")},
     }
-    folder = check_folder(output_dir, identity)
-    for plan in plans:
-        check_folder(folder / plan.task.name, plan.identity)
-    write_json(folder / "run.json", identity)
-    (folder / "phase1.jsonl").unlink(missing_ok=True)
-    return folder
 
 
 def _member(model: PromptedModel, material: Material, tasks: Sequence[Task]) -> Material:

@@ -8,21 +8,21 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+from . import prefix, prompts
 from .attention import family_of
 from .backbones import Backbone, load_backbone
 from .errors import BadOption, NoMaskedLM, unknown
 from .heads import POOLINGS
 from .methods import Method, find_method
-from .prefix import POSITION_OFFSETS
 from .tasks.common import TaskFamily
 from .templates import Template
 
 CHOICES = {
-    "reparameterization": ("mlp", "residual", "lstm"),
+    "reparameterization": tuple(dict.fromkeys((*prefix.REPARAMETERIZATIONS, *prompts.REPARAMETERIZATIONS))),
     "init": ("normal", "activations", "vocabulary", "labels"),
-    "position_offset": POSITION_OFFSETS,
+    "position_offset": prefix.POSITION_OFFSETS,
     "pooling": POOLINGS,
-    "gate": ("zero", "layer"),
+    "gate": prefix.GATES,
     "head": ("linear", "verbalizer"),
     "calibration": ("empty", "train"),
 }

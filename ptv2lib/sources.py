@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
+from .errors import DataError, first_line
 from .formats import ending_of, json_objects, read_text
 from .hub import require_network
 
@@ -286,8 +286,7 @@ def _load(part: HubPart) -> Any:
         try:
             return load()
         except Exception as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"The Hub's {part.hub_id!r} cannot be loaded: {first}") from None
+            raise DataError(f"The Hub's {part.hub_id!r} cannot be loaded: {first_line(error)}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = was_offline
 

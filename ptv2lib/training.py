@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import json
 import math
 import os
 import sys
@@ -24,14 +27,15 @@ from .attention import eager_where_faster
 from .encoding import Encoded, collate
 from .errors import BadOption, unknown
 from .files import write_json
-from .folders import Log, claim
+from .folders import Log, check_folder, claim
 from .memory import free_memory, give_back
 from .methods import METHODS
 from .metrics import standard_error
 from .model import PromptedModel
 from .options import fill, settle_kinds
 from .records import machine
-from .tasks import SELECTIONS, SHORTEST, Split, Task
+from .tasks import SELECTIONS, Split, Task
+from .tasks.common import SHORTEST
 
 GIVE_BACK_EVERY = 16  # steps; one call costs about a tenth of a step
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
@@ -166,7 +170,7 @@ class Plan:
     model_seed: int | None
     continued: bool
 
-    @property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common to be the same run, and so to share an output folder."""
         return {
@@ -175,11 +179,22 @@ class Plan:
             "method": self.model.method,
             "backbone": self.model.name,
             "source": self.task.source,
+            "rows": _digest(self.task.rows),
             "train_limit": self.task.train_limit,
             "settings": self.settings,
             "model_seed": self.model_seed,
             "continued": self.continued,
         }
+
+
+def _digest(rows: Mapping[str, Sequence[Mapping]]) -> str:
+    """What tells data sets apart that are called alike, such as two folders named `data`."""
+    found = hashlib.sha256()
+    for split in sorted(rows):
+        found.update(split.encode())
+        for row in rows[split]:
+            found.update(json.dumps(row, default=str).encode())
+    return found.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -247,9 +262,12 @@ def train(
         OutputError: if the folder cannot be written, or holds a run with other settings.
     """
     plan = plan_training(model, task, config, name)
-    folder = None if output_dir is None else claim(output_dir, plan.identity)
+    if output_dir is not None:
+        check_folder(output_dir, plan.identity)
     started = time.perf_counter()
     material = prepare(plan)
+    # Only now, when the training can begin, do earlier results go.
+    folder = None if output_dir is None else claim(output_dir, plan.identity)
     log = folder and folder / "log.jsonl"
     state = fit([material], plan.config, log=log, title=f"{model.method} on {task.name}", progress=progress)
     return conclude(material, state, folder, started)
@@ -258,7 +276,7 @@ def train(
 def plan_training(
     model: PromptedModel, task: Task, config: TrainingConfig | None = None, name: str | None = None
 ) -> Plan:
-    """Settle a training: divide the rows, fill what the settings leave open, set the model's cut.
+    """Settle a training: divide the rows, fill what the settings leave open.
 
     Args:
         model: what will be trained.
@@ -281,7 +299,6 @@ def plan_training(
     split = task.split(config.selection)
     config = fill_config(config, model, [split])
     choose_precision(config.precision)  # refuses what this machine lacks before anything is written
-    model.max_length = min(config.max_length or model.family.max_length, model.room)
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
     return Plan(model, task, split, config, settings, name, model.seed, model.trained)
 
@@ -295,15 +312,23 @@ def fill_config(config: TrainingConfig, model: PromptedModel, splits: Sequence[S
 
 
 def prepare(plan: Plan) -> Material:
-    """Encode every row that trains or is scored.
+    """Set the model's cut, and encode every row that trains or is scored.
 
     Raises:
         BadOption: if a batch would not fit the memory.
     """
+    plan.model.max_length = min(plan.config.max_length or plan.model.family.max_length, plan.model.room)
     parts = {"train": plan.split.train, **_scored(plan.split)}
-    data = {part: plan.model.encode(rows, store=True) for part, rows in parts.items() if rows}
-    apart = [[one] for inputs in data["train"] for one in inputs]
-    units = [list(inputs) for inputs in data["train"]] if plan.model.family.together else apart
+    data: dict[str, list[list[Encoded]]] = {}
+    for part, rows in parts.items():
+        if rows is plan.split.test and part != "test":  # a second name of the same rows
+            data[part] = data["test"]
+        elif rows:
+            data[part] = plan.model.encode(rows, store=True)
+    if plan.model.family.together:
+        units = [list(inputs) for inputs in data["train"]]
+    else:
+        units = [[one] for inputs in data["train"] for one in inputs]
     _fits_memory(plan.model, units, plan.config.batch_size)
     return Material(plan, data, units)
 

@@ -48,10 +48,10 @@ def compare_templates(
     rows = {"validation": parts.validation, "test": parts.test}.get(split)
     if not rows:
         raise BadOption(f"split={split!r} has no labelled rows; use 'validation' or, where there is one, 'test'.")
+    gold = np.array([row["label"] for row in rows])
     found = []
     for template in templates:
         model = build_model(task, backbone=backbone, method="discrete", template=template, verbalizer=verbalizer)
-        gold = np.array([row["label"] for row in rows])
         model.head.prior.zero_()
         raw = _scores(model, rows)
         priors = {

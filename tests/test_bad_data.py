@@ -15,7 +15,7 @@ from test_formats import COMBINED, GAVE, GOLD_CONLL, IOB2, PROPS, SAID, WORDS, f
 from test_tasks import SENTENCES, folder
 
 import ptv2lib as pt
-from ptv2lib import load_task
+from ptv2lib import build_model, load_task
 from ptv2lib.errors import DataError
 from ptv2lib.sources import Table
 from ptv2lib.tasks import TASKS
@@ -452,6 +452,15 @@ def test_what_is_odd_but_given_out_is_kept_and_counted(tmp_path):
     assert load_task("multirc", dataset=folder(tmp_path / "multirc", train=[multirc(True)], val=[multirc(True)])).rows[
         "train"
     ][1]["answers"] == [""]
+
+
+def test_a_sentence_without_words_is_encoded_and_told_about(tmp_path):
+    rows = [TAGS, {"tokens": [], "ner_tags": []}]
+    task = load_task("conll03", dataset=folder(tmp_path, train=rows, validation=rows))
+    model = build_model(task, backbone="tiny", method="probe")
+    encoded = model.encode(task.rows["train"])
+    assert (encoded[1][0].labels == -100).all()
+    assert model.decode(encoded, task.rows["train"])[1] == []
 
 
 def test_a_multirc_answer_that_stands_there_twice_is_counted_twice(tmp_path):

@@ -90,6 +90,9 @@ def test_several_tasks_take_settings_of_both_phases(tmp_path, capsys):
         ({"more": ["--set", "selection=3"]}, 1, "There is no selection '3'"),
         ({"more": ["--set", "verbalizer={[]: 1}"]}, 1, "A verbalizer is a mapping"),
         ({"more": ["--backbone", "./nothing"]}, 1, "There is no backbone './nothing'"),
+        # Wrong names are named before any data is looked for.
+        ({"method": "p2", "more": ["--dataset", "nowhere"]}, 1, "did you mean 'pt2'"),
+        ({"more": ["--backbone", "minlm", "--dataset", "nowhere"]}, 1, "did you mean 'minilm'"),
     ],
 )
 def test_mistakes_are_one_line(change, code, words, data, tmp_path, capsys):
@@ -97,6 +100,33 @@ def test_mistakes_are_one_line(change, code, words, data, tmp_path, capsys):
     assert main([*arguments(data, tmp_path / "o", **change), *more]) == code
     written = capsys.readouterr()
     assert written.out == "" and len(written.err.splitlines()) == 1 and words in written.err
+
+
+@pytest.mark.parametrize("method", ["pt", "pt2"])
+def test_a_value_that_is_called_none_is_taken(method, data, tmp_path):
+    more = [part for one in ("epochs=1", "position_offset=none", "prompt_length=3") for part in ("--set", one)]
+    assert main(arguments(data, tmp_path / "o", *more, method=method)) == 0
+    settings = json.loads((tmp_path / "o" / "record.json").read_text())["settings"]
+    assert settings["model"]["position_offset"] == "none"  # and not the method's default, as of other options
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory ran out"),
+        (MemoryError(), "memory ran out"),
+        (OSError(28, "No space left on device", "record.json"), "No space left on device"),
+    ],
+    ids=str,
+)
+def test_a_full_machine_is_one_line(error, words, data, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("ptv2lib.training.train", full)
+    assert main(arguments(data, tmp_path / "o", "--set", "epochs=1")) == 1
+    *notes, last = capsys.readouterr().err.splitlines()
+    assert words in last and all(note.startswith("ptv2lib: note: ") for note in notes)
 
 
 @pytest.mark.parametrize("content", ["{bad", "[1]", "3"])

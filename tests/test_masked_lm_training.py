@@ -13,7 +13,7 @@ import torch
 import train_masked_lm as mlm
 from safetensors.torch import load_file, save_file
 
-from ptv2lib.backbones import load_backbone
+from ptv2lib.backbones import load_backbone, with_changes
 from ptv2lib.errors import BadOption, DataError
 
 WHO = ["The cook", "A miner", "My aunt", "The old dog", "Nobody", "The queen", "Their band", "A boy"]
@@ -190,7 +190,7 @@ def test_the_file_applied_to_the_starter_gives_the_trained_models_logits(backbon
     assert (untouched - expected).abs().max() > 1e-2
 
 
-def test_apply_needs_nothing_but_the_starters_weights():
+def test_changes_need_nothing_but_the_starters_weights():
     starter = {"bert.a.weight": torch.ones(2, 3), "bert.a.bias": torch.zeros(2), "bert.b.weight": torch.ones(2)}
     tensors = {
         "bert.a.weight.up": torch.full((2, 1), 2.0, dtype=torch.float16),
@@ -198,7 +198,7 @@ def test_apply_needs_nothing_but_the_starters_weights():
         "delta.bert.a.bias": torch.tensor([1.0, -1.0], dtype=torch.float16),
         "cls.predictions.bias": torch.ones(4, dtype=torch.float16),
     }
-    state = mlm.apply(starter, tensors)
+    state = with_changes(starter, tensors)
     assert state.keys() == starter.keys() | {"cls.predictions.bias"}
     assert torch.equal(state["bert.a.weight"], torch.full((2, 3), 7.0))
     assert state["bert.a.bias"].tolist() == [1.0, -1.0] and torch.equal(state["bert.b.weight"], torch.ones(2))

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_alignment import FAMILIAR, train
 from test_families import batch_of, build
 from test_tasks import folder
@@ -25,7 +25,7 @@ from test_templates import one_sentence, single_words
 
 import ptv2lib as pt
 from ptv2lib.adapters import low_rank
-from ptv2lib.attention import FAMILIES, attach
+from ptv2lib.attention import FAMILIES, attach, is_attached
 from ptv2lib.backbones import Backbone, _add_trained, _starter_wheel, fingerprint, load_backbone
 from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, NoMaskedLM, PromptMismatch, PtvError, UnknownName
@@ -517,9 +517,10 @@ def test_an_encoder_is_tuned_beside_a_prompt_of_its_own_alone(method, words, sst
         make(sst2, method, tune_backbone=True)
 
 
-def test_a_model_with_lora_is_saved_as_a_prompt(sst2, tmp_path):
+@pytest.mark.parametrize("method", ["lora", "bitfit", "pt2"])
+def test_a_model_whose_encoder_is_not_all_trained_is_saved_as_a_prompt(method, sst2, tmp_path):
     with pytest.raises(BadOption, match="use save_prompt"):
-        make(sst2, "lora").save_model(tmp_path / "m")
+        make(sst2, method).save_model(tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
@@ -575,7 +576,13 @@ def test_a_build_that_fails_leaves_the_encoder_as_it_was(method, options, sst2, 
     assert one_sentence(error)
     after = backbone.encoder.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[name], value) for name, value in before.items())
+    assert not is_attached(backbone.encoder), "nor is it attached"
     model = make(sst2, "pt2", backbone, prompt_length=3)
+    closed = set(model.trainable())
+    with pytest.raises(PtvError):
+        make(task, method, backbone, **options)
+    assert set(model.trainable()) == closed, "another model's frozen encoder stays closed"
+    assert is_attached(backbone.encoder), "and attached"
     model.save_prompt(tmp_path / "p")
     assert make(sst2, "ft", backbone, head="linear").save_model(tmp_path / "ft")
     rows = sst2.rows["train"][:4]
@@ -590,6 +597,21 @@ def test_a_damaged_lora_leaves_the_encoder_without_its_matrices(sst2, tmp_path):
         pt.load_prompt(tmp_path / "p", backbone=backbone)
     assert not any(".lora_" in name for name in backbone.encoder.state_dict())
     assert make(sst2, "pt2", backbone, prompt_length=3)
+
+
+def test_a_damaged_bitfit_changes_no_bias_of_a_shared_encoder(sst2, tmp_path):
+    model = make(sst2, "bitfit")
+    optimize(model, sst2.rows["train"])
+    file = model.save_prompt(tmp_path / "p") / "prompt.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"head.linear.weight": torch.zeros(5, 5)}, file)
+    backbone = load_backbone("tiny")
+    before = {name: value.clone() for name, value in backbone.encoder.state_dict().items()}
+    with pytest.raises(PromptMismatch, match="'head.linear.weight' is .5, 5., not") as error:
+        pt.load_prompt(tmp_path / "p", backbone=backbone)
+    assert one_sentence(error)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.encoder.state_dict().items())
+    assert all(weight.requires_grad for weight in backbone.encoder.parameters()), "as it was loaded"
 
 
 def test_a_second_lora_on_one_backbone_works_or_is_one_sentence(sst2, tmp_path):

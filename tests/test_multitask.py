@@ -238,6 +238,23 @@ def test_an_interrupted_run_keeps_what_was_finished(entities, tmp_path, monkeypa
     assert read_record(out / "wikiann" / "record.json")["history"]["epochs"]
 
 
+def test_an_interrupted_phase_1_leaves_a_model_that_knows_it_was_trained(entities, tmp_path, monkeypatch):
+    model, scored = build(entities), []
+
+    def cut_off(material):
+        if len(scored) == len(entities):  # in the second epoch
+            raise KeyboardInterrupt
+        scored.append(material)
+        return 0.5
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_select", cut_off)
+        train_multitask(model, entities, replace(CONFIG, epochs=3), progress=False)
+    assert model.trained
+    train_multitask(model, entities, CONFIG, output_dir=tmp_path / "o", progress=False)
+    assert json.loads((tmp_path / "o" / "run.json").read_text())["continued"]
+
+
 def test_folders_of_other_runs_are_refused_before_training_and_kept(entities, finished, tmp_path, monkeypatch):
     _, found, out, _ = finished
     watched = Watched(monkeypatch)

@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -238,6 +239,88 @@ def test_too_much_activation_is_refused_before_training(sentences, monkeypatch):
     model = pt.build_model(sentences, backbone="tiny", method="probe")
     with pytest.raises(BadOption, match="GiB, and"):
         pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+
+
+def test_a_run_that_is_refused_leaves_the_earlier_results(sentences, tmp_path, monkeypatch):
+    def again():
+        model = pt.build_model(sentences, backbone="tiny", method="probe")
+        return pt.train(model, sentences, pt.TrainingConfig(**QUICK), output_dir=tmp_path / "o", progress=False)
+
+    again()
+    kept = {path.name for path in (tmp_path / "o").iterdir()}
+    with monkeypatch.context() as patch, pytest.raises(BadOption, match="GiB, and"):
+        patch.setattr("ptv2lib.training.free_memory", lambda: 10_000)
+        again()
+    assert {path.name for path in (tmp_path / "o").iterdir()} == kept
+
+
+def test_folders_of_one_name_are_two_data_sets(tmp_path):
+    def trained(rows, place):
+        (tmp_path / place).mkdir(exist_ok=True)
+        task = pt.load_task("sst2", dataset=folder(tmp_path / place / "data", train=rows, validation=rows[:8]))
+        model = pt.build_model(task, backbone="tiny", method="probe")
+        return pt.train(model, task, pt.TrainingConfig(**QUICK), output_dir=tmp_path / "o", progress=False)
+
+    trained(SENTENCES, "a")
+    trained(SENTENCES, "a")  # the same again
+    with pytest.raises(OutputError, match="holds a run with rows="):
+        trained(SENTENCES[::-1], "b")
+    assert (tmp_path / "o" / "record.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_size": "abc"}, {"num_attention_heads": 0}, {"hidden_act": "zzz"}, {"model_type": ["bert"]}, None],
+    ids=str,
+)
+def test_an_odd_configuration_is_one_sentence(change, sentences, tmp_path):
+    pt.build_model(sentences, backbone="tiny", method="ft").save_model(tmp_path / "saved")
+    file = tmp_path / "saved" / "backbone" / "config.json"
+    file.write_text("[]" if change is None else json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises((DataError, UnsupportedEncoder)) as error:
+        pt.load_backbone(tmp_path / "saved" / "backbone")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "a..b/c"])
+def test_a_name_that_the_hub_does_not_take_is_one_sentence(name, monkeypatch):
+    monkeypatch.setattr("ptv2lib.backbones.require_network", lambda what: None)
+    with pytest.raises(DataError, match="The Hub has no model"):
+        pt.load_backbone(name)
+
+
+def test_a_download_that_breaks_off_is_one_sentence(monkeypatch):
+    import huggingface_hub
+
+    def breaks(local_files_only=False, **_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("ptv2lib.backbones.require_network", lambda what: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", breaks)
+    with pytest.raises(DataError, match="that can be read: No space left on device"):
+        pt.load_backbone("owner/name")
+
+
+def test_a_verbalizer_that_is_read_meanwhile_takes_no_cut_away(sentences):
+    """What a model cuts at is a state of the tokenizer, which every build on the same backbone uses, too."""
+    backbone = pt.load_backbone("tiny", masked_lm=True)
+    model = pt.build_model(sentences, backbone=backbone, method="probe")
+    model.max_length = 40
+    rows = [{"sentence": "good " * 300, "label": 1}] * 20
+    done = threading.Event()
+
+    def build():
+        while not done.is_set():
+            pt.build_model(sentences, backbone=backbone, method="discrete")
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    try:
+        for _ in range(20):
+            assert {len(one) for inputs in model.encode(rows) for one in inputs} == {40}
+    finally:
+        done.set()
+        builder.join()
 
 
 def test_a_starter_file_with_other_bytes_is_refused(tmp_path, monkeypatch):
@@ -554,9 +637,10 @@ def test_a_model_whose_encoder_another_one_trained_says_so(sentences, tmp_path):
 
 def test_saving_replaces_a_prompt_and_nothing_else(sentences, tmp_path, monkeypatch):
     model = pt.build_model(sentences, backbone="tiny", method="probe")
+    tuned = pt.build_model(sentences, backbone="tiny", method="ft")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "notes.txt").write_text("mine")
-    for save in (model.save_prompt, model.save_model):
+    for save in (model.save_prompt, tuned.save_model):
         for place in ("project", "project/notes.txt"):
             with pytest.raises(OutputError, match="something else than a saved prompt"):
                 save(tmp_path / place)

@@ -31,6 +31,7 @@ from docutils.parsers.rst import directives
 from scipy.stats import t as student
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from ptv2lib.errors import DataError
 from ptv2lib.methods import METHODS
 from ptv2lib.records import read_records, spread, summarize
 from ptv2lib.tasks.registry import TASKS
@@ -135,7 +136,7 @@ def table(records: list[dict], task: str, options: dict, tables: dict) -> list[l
     if not groups:
         raise KeyError(f"no record of {task}")
     row, split = options.get("paper"), options.get("split", "test")
-    metric = options.get("metric") or next(iter(groups[0][0]["metrics"][split]))
+    metric = options.get("metric") or next(iter(groups[0][0]["metrics"].get(split) or {}), "")
     cells = [["Method", f"{metric}, {split} (%)", "Seeds", "Trainable parameters"]]
     for runs in groups:
         method, name = runs[0]["method"], runs[0]["name"]
@@ -248,7 +249,7 @@ class ResultsTable(SphinxDirective):
         root = Path(self.env.srcdir)
         try:
             cells = table(read_records(root / RECORDS), self.arguments[0], self.options, read_paper(root))
-        except KeyError as error:
+        except (KeyError, DataError) as error:
             return [self.state.document.reporter.error(error.args[0], line=self.lineno)]
         return [drawn(cells, "results")]
 

@@ -15,13 +15,12 @@ from ..encoding import Layout
 from ..errors import BadOption, DataError, unknown
 from ..formats import superglue_rows
 from ..sources import Table, read_folder, read_hub, read_miniature
-from .common import UNLABELLED, TaskFamily
+from .common import SHORTEST, UNLABELLED, TaskFamily
 from .registry import TASKS
 
 SPLIT_SEED = 20211014  # one fixed draw for all methods and seeds
 SELECTIONS = ("heldout", "paper")
 MAIN = ("train", "validation", "test")
-SHORTEST = 8  # pieces of the shortest cut that leaves room for a text
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..memory import free_ram
 from ..sources import HubSet, Table
 
 UNLABELLED = -1
+SHORTEST = 8  # pieces of the shortest cut that leaves room for a text
 # Columns that place a row and say nothing of it.
 ROW_NAMES = ("id", "idx", "answer_idx", "title", "silent_before", "silent_after")
 BYTES_A_CHARACTER = 250  # that tokenizing takes; 205 measured on English text in overlapping windows
@@ -49,7 +50,7 @@ class TaskFamily(ABC):
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a name that is no text, one text where several are needed, or a cut that does not exist."""
+        """Refuse a name that is no text, one text where several are needed, or a cut that is too short or of no known kind."""
         if not isinstance(self.name, str) or not self.name:
             raise BadOption(f"A task's name must be text, not {self.name!r}.")
         for part in ("texts", "choices", "types", "roles", "labels", "templates"):
@@ -66,6 +67,11 @@ class TaskFamily(ABC):
             twice = [one for one in value if value.count(one) > 1]
             if twice:
                 raise BadOption(f"{part} of the task {self.name!r} names {twice[0]!r} twice.")
+        if type(self.max_length) is not int or self.max_length < SHORTEST:
+            raise BadOption(
+                f"max_length={self.max_length!r} of the task {self.name!r} leaves no room for a text; use a whole number "
+                f"of at least {SHORTEST}."
+            )
         cut = getattr(self, "cut", CUTS[0])
         if cut not in CUTS:
             raise unknown("cut", cut, CUTS)

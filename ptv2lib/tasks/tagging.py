@@ -244,7 +244,8 @@ def encode_words(
         marks, lost = None, 0
         if tags is not None:
             own = np.array([index[tag] for tag in tags], np.int32)
-            marks = np.where(opened >= 0, own[opened], IGNORED)
+            marks = np.full(len(opened), IGNORED, np.int32)
+            marks[opened >= 0] = own[opened[opened >= 0]]
             if pieces.cut:
                 reached = int(opened.max(initial=-1))
                 lost = sum(end - 1 > reached for _, _, end in spans(tags))
