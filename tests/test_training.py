@@ -20,6 +20,8 @@ from ptv2lib.backbones import BACKBONES, Backbone, fingerprint
 from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.methods import METHODS
+from ptv2lib.model import TOKENIZING
+from ptv2lib.templates import Verbalizer
 from ptv2lib.training import BESIDE_A_PROMPT, _fits_memory, _groups, batches, choose_precision
 
 QUICK = {"epochs": 2, "batch_size": 8}
@@ -301,26 +303,28 @@ def test_a_download_that_breaks_off_is_one_sentence(monkeypatch):
         pt.load_backbone("owner/name")
 
 
-def test_a_verbalizer_that_is_read_meanwhile_takes_no_cut_away(sentences):
-    """What a model cuts at is a state of the tokenizer, which every build on the same backbone uses, too."""
+@pytest.mark.parametrize("way", ["built", "loaded"])
+def test_a_verbalizer_is_read_while_no_other_thread_tokenizes(way, sentences, tmp_path, monkeypatch):
+    """What a tokenizer cuts at is a state of its own: reading a word meanwhile would take another thread's cut away."""
     backbone = pt.load_backbone("tiny", masked_lm=True)
-    model = pt.build_model(sentences, backbone=backbone, method="probe")
-    model.max_length = 40
-    rows = [{"sentence": "good " * 300, "label": 1}] * 20
-    done = threading.Event()
+    pt.build_model(sentences, backbone=backbone, method="discrete").save_prompt(tmp_path / "p")
+    read, pieces = threading.Event(), Verbalizer.pieces
 
-    def build():
-        while not done.is_set():
-            pt.build_model(sentences, backbone=backbone, method="discrete")
+    def noted(self, tokenizer):
+        read.set()
+        return pieces(self, tokenizer)
 
-    builder = threading.Thread(target=build)
-    builder.start()
-    try:
-        for _ in range(20):
-            assert {len(one) for inputs in model.encode(rows) for one in inputs} == {40}
-    finally:
-        done.set()
-        builder.join()
+    monkeypatch.setattr(Verbalizer, "pieces", noted)
+    make = {
+        "built": lambda: pt.build_model(sentences, backbone=backbone, method="discrete"),
+        "loaded": lambda: pt.load_prompt(tmp_path / "p", backbone=backbone),
+    }
+    maker = threading.Thread(target=make[way])
+    with TOKENIZING:  # as while texts are encoded
+        maker.start()
+        assert not read.wait(0.5)
+    maker.join()
+    assert read.is_set()
 
 
 def test_a_starter_file_with_other_bytes_is_refused(tmp_path, monkeypatch):
