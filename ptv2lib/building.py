@@ -61,7 +61,7 @@ def build_model(
     loaded, filled = settle(ModelOptions(**options), method, family, backbone)
     adapters = chosen.trains == "adapters"
     beside = low_rank(loaded.encoder, filled.lora_rank, seed) if adapters else nullcontext()
-    with loaded.undone_on_error(), beside, torch.random.fork_rng(), TOKENIZING:
+    with loaded.undone_on_error(), beside, torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PromptedModel(family, loaded, method, filled)
         model.seed = seed
@@ -96,7 +96,8 @@ def _label_pieces(model: PromptedModel) -> list[int]:
     if isinstance(model.head, VerbalizerHead):
         return [piece for group in model.head.pieces for piece in group]
     names = [label.replace("_", " ").replace("-", " ") for label in model.family.labels]
-    return [piece for name in names for piece in model.tokenizer(name, add_special_tokens=False)["input_ids"]]
+    with TOKENIZING:
+        return [piece for name in names for piece in model.tokenizer(name, add_special_tokens=False)["input_ids"]]
 
 
 def _whole_words(tokenizer: Any) -> list[int]:
@@ -109,7 +110,8 @@ def _running_text(task: Task, model: PromptedModel) -> list[int]:
     """Pieces of training text, whole texts until there are enough for the prompt."""
     pieces: list[int] = []
     for row in task.split().train:
-        pieces += model.tokenizer(task.family.texts_of(row), add_special_tokens=False, verbose=False)["input_ids"]
+        with TOKENIZING:
+            pieces += model.tokenizer(task.family.texts_of(row), add_special_tokens=False, verbose=False)["input_ids"]
         if len(pieces) >= model.prompt.length:
             break
     return pieces

@@ -33,7 +33,7 @@ from .templates import Template, Verbalizer
 
 FORMAT = 1  # of a saved prompt; a reader refuses newer ones
 # A tokenizer keeps the length at which it cuts as a state of its own, and models share it: one thread at a time.
-TOKENIZING = threading.RLock()
+TOKENIZING = threading.Lock()
 # What the folder of a saved prompt or model may hold.
 SAVED = {"prompt.json", "prompt.safetensors", "reparameterization.safetensors", "backbone"}
 

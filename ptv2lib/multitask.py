@@ -103,15 +103,14 @@ def train_multitask(
         replace(plan, settings=plan.settings | {"phase1": phase1}, model_seed=model.seed, continued=model.trained)
         for plan in plans
     ]
-    group = _identity(plans)
     if output_dir is not None:
-        check_folder(output_dir, group)
+        check_folder(output_dir, _identity(plans))
         for plan in plans:
             check_folder(Path(output_dir) / plan.task.name, plan.identity)
 
     started = time.perf_counter()
     materials = [prepare(plan) for plan in plans]
-    folder = None if output_dir is None else claim(output_dir, group)
+    folder = None if output_dir is None else claim(output_dir, _identity(plans))
     members = [_member(model, material, tasks) for material in materials]
     shares = tempered([material.batches for material in materials], temperature)
     log, title = folder and folder / "phase1.jsonl", f"{METHOD} on {len(tasks)} tasks"
