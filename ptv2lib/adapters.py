@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 from .attention import family_of
 from .errors import BadOption
 from .memory import check_fits
+from .randomness import seeded
 
 
 @contextmanager
@@ -43,16 +43,27 @@ def low_rank(encoder: nn.Module, rank: int, seed: int) -> Iterator[None]:
         for inner, part in module.named_modules()
         if isinstance(part, nn.Linear)
     }
+    noted = hasattr(encoder, "peft_config")
     check_fits(rank * sum(sum(part.weight.shape) for part in found.values()), f"lora_rank={rank}")
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=[*found]), encoder)
         yield
     except BaseException:
         for name, part in found.items():
             encoder.set_submodule(name, part)
+        if not noted and hasattr(encoder, "peft_config"):  # PEFT's note that the encoder has adapters
+            del encoder.peft_config
         raise
+
+
+def is_open(name: str, trains: str) -> bool:
+    """Whether a method that trains this much of the encoder trains its weight of this name (`methods.Method.trains`)."""
+    return (
+        trains == "everything"
+        or (trains == "biases" and name.endswith("bias"))
+        or (trains == "adapters" and ".lora_" in name)
+    )
 
 
 def open_weights(encoder: nn.Module, trains: str) -> None:
@@ -62,10 +73,6 @@ def open_weights(encoder: nn.Module, trains: str) -> None:
         BadOption: if there are none, as in an encoder without biases.
     """
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(
-            trains == "everything"
-            or (trains == "biases" and name.endswith("bias"))
-            or (trains == "adapters" and ".lora_" in name)
-        )
+        parameter.requires_grad_(is_open(name, trains))
     if trains != "nothing" and not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise BadOption(f"{family_of(encoder).name} has no {trains} to train.")

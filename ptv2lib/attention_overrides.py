@@ -80,7 +80,7 @@ def remove(encoder: nn.Module) -> None:
     for module in encoder.modules():
         if getattr(vars(module).get("forward"), "func", None) in (deberta_v1, deberta_v2, mpnet):
             del module.forward
-        if hasattr(module, HOOK):
+        if HOOK in vars(module):  # a wrapper, such as PEFT's, passes the encoder's attributes off as its own
             getattr(module, HOOK).remove()
             delattr(module, HOOK)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .attention import FAMILIES, context_length, detach, family_of, is_attached, refusal, set_attention_dropout
 from .errors import BadOption, DataError, NoMaskedLM, first_line, unknown
 from .hub import require_network
+from .randomness import seeded
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,14 @@ class Backbone:
     masked_lm: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a masked-LM head that is built otherwise than the family's, and take the family's pooling."""
+        """Refuse padding, or a masked-LM head, that the family does not have; take the family's pooling."""
         family = family_of(self.encoder)
         if self.pooling is None:
             object.__setattr__(self, "pooling", family.pooling)
         parts = family.masked_lm
         if self.masked_lm is not None and not all(hasattr(self.masked_lm, part) for part in parts):
             raise NoMaskedLM(f"The masked-LM head of {self.name!r} is of a newer form, which is not read here.")
+        self.check_padding()
 
     @property
     def context(self) -> int:
@@ -118,6 +120,12 @@ class Backbone:
     def segments(self) -> int:
         """Kinds of segment ids the encoder tells apart; 1 if it has none."""
         return getattr(self.encoder.config, "type_vocab_size", None) or 1
+
+    def check_padding(self) -> None:
+        """Raise `BadOption` if the tokenizer pads on a side where padding would move the text in this encoder."""
+        side, sides = self.tokenizer.padding_side, family_of(self.encoder).padding
+        if side not in sides:
+            raise BadOption(f"The tokenizer of {self.name!r} pads on the {side}; set its padding_side to {sides[0]!r}.")
 
     def check_unchanged(self) -> None:
         """Raise `BadOption` if a method was given this very encoder to change: a prompt for it would fit no other."""
@@ -253,7 +261,7 @@ def _add_trained(encoder: nn.Module, file: str, masked_lm: bool) -> tuple[nn.Mod
     from safetensors.torch import load_file
     from transformers import BertForMaskedLM
 
-    with torch.random.fork_rng():
+    with seeded():
         model = BertForMaskedLM(encoder.config)
     starter = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
     trained = load_file(Path(__file__).parent / "starter" / file)
@@ -483,8 +491,7 @@ def _tiny(pooler: bool, masked_lm: bool) -> tuple[nn.Module, object, nn.Module |
         max_position_embeddings=512,
         initializer_range=0.3,  # at the usual 0.02 a random encoder hardly looks at its input
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         encoder = BertModel(config, add_pooling_layer=pooler)
         filling = BertForMaskedLM(config) if masked_lm else None
     if filling is not None:

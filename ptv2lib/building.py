@@ -15,8 +15,9 @@ from .backbones import Backbone
 from .errors import BadOption, unknown
 from .heads import VerbalizerHead
 from .methods import find_method
-from .model import TOKENIZING, PromptedModel
+from .model import TOKENIZING, PromptedModel, check_labels
 from .options import ModelOptions, settle
+from .randomness import seeded
 from .tasks import Task, find_task
 
 CALIBRATED_ON = 256  # training texts, without their labels, that calibration="train" looks at
@@ -46,10 +47,7 @@ def build_model(
     family = task.family if isinstance(task, Task) else find_task(task)
     if len(family.labels) < 2 and not isinstance(task, Task):
         raise BadOption(f"The labels of {family.name!r} come from its data; give build_model the loaded task.")
-    if len(family.labels) < 2:
-        raise BadOption(
-            f"{family.name!r} has the labels {', '.join(family.labels) or 'none'}; a model needs two or more."
-        )
+    check_labels(family)
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise BadOption(f"seed={seed!r} must be a whole number between 0 and {2**32 - 1}.")
     seed = int(seed)  # numpy's numbers cannot go into a record
@@ -61,8 +59,7 @@ def build_model(
     loaded, filled = settle(ModelOptions(**options), method, family, backbone)
     adapters = chosen.trains == "adapters"
     beside = low_rank(loaded.encoder, filled.lora_rank, seed) if adapters else nullcontext()
-    with loaded.undone_on_error(), beside, torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed), loaded.undone_on_error(), beside:
         model = PromptedModel(family, loaded, method, filled)
         model.seed = seed
         _start(model, task)

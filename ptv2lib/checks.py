@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import PtvError
+from .randomness import seeded
 from .templates import Template, Verbalizer
 
 
@@ -332,14 +333,11 @@ def vectors_in_slots(function: Callable[[Any, Any, Any, Any], Any]) -> bool:
 
 def folded_vectors(function: Callable[[dict[str, Any]], Any]) -> bool:
     """Chapter 03: what an MLP reparameterization computes, from its weights."""
-    import torch
-
     from .prompts import SoftPrompt
 
     wrong = []
     for seed, (width, length) in enumerate([(4, 3), (3, 5)]):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             prompt = SoftPrompt(width, length, reparameterization="mlp")
         wanted = prompt.folded().detach()
         if not _same(_answer(function, prompt.state_dict()), wanted):

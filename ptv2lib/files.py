@@ -63,8 +63,9 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Give an empty folder to write into; it takes the name `path` only when the block ends without an error.
 
     A folder that already stands at `path` is moved aside in that moment, not before, and back if the new one cannot follow.
+    A link at `path` stays; the folder that it names is written.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     writable_folder(path.parent)
     staging, old = _beside(path), _beside(path)
     staging.mkdir()

@@ -6,11 +6,18 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
 from .files import writable_folder, write_json
+from .model import SAVED
+from .options import ModelOptions
+
+RESULTS = ("record.json", "log.jsonl", "prompt", "model", "phase1.jsonl", "phase1")
+# What a run had of a setting that it does not name, because the setting came later.
+BEFORE = {f.name: f.default for f in fields(ModelOptions)} | {"threshold": "fixed"}
 
 
 def claim(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
@@ -32,7 +39,7 @@ def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Pat
     """Make the output folder, or say what else it holds; nothing in it changes.
 
     Raises:
-        OutputError: if it cannot be written to, or holds another run or something else.
+        OutputError: if it cannot be written to, or holds another run or something else, also where a prompt was saved.
     """
     folder = writable_folder(output_dir)
     path = folder / "run.json"
@@ -45,10 +52,16 @@ def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Pat
             ) from None
         wanted = _flat(json.loads(json.dumps(identity)))
         for key in found | wanted:
-            old, new = found.get(key), wanted.get(key)
+            old, new = found.get(key, BEFORE.get(key.removeprefix("phase1."))), wanted.get(key)
             if old != new:
                 raise OutputError(f"{folder} holds a run with {key}={old!r}, not {new!r}; choose another folder.")
-    elif any((folder / other).exists() for other in ("record.json", "prompt", "model", "phase1.jsonl", "phase1")):
+        for part in ("prompt", "model"):
+            foreign = {entry.name for entry in (folder / part).glob("*")} - SAVED
+            if foreign:
+                raise OutputError(
+                    f"{folder / part} holds {min(foreign)!r}, which a new run would remove; choose another folder."
+                )
+    elif any((folder / other).exists() for other in RESULTS):
         raise OutputError(f"{folder} holds results of something else; choose another folder.")
     return folder
 

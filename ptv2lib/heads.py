@@ -25,6 +25,11 @@ def _linear(width: int, labels: int) -> nn.Linear:
     return layer
 
 
+def _read(layer: nn.Module, states: Tensor) -> Tensor:
+    """What a layer makes of states, in float32; the encoder they come from may compute in another precision."""
+    return layer(states.to(next(layer.parameters()).dtype)).float()
+
+
 def pool(pooling: str, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None) -> Tensor:
     """One vector a text, `[batch, width]`.
 
@@ -37,7 +42,7 @@ def pool(pooling: str, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module
     real = attention_mask.long()
     # The count of real pieces is highest at the last of them, and stays so on the padding behind it: argmax takes the first.
     place = (real.cumsum(1) if pooling == "last" else real).argmax(1)
-    state = hidden[torch.arange(len(hidden), device=hidden.device), place]
+    state = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
     return pooler(state[:, None]) if pooling == "pooler" else state
 
 
@@ -73,7 +78,7 @@ class SequenceHead(nn.Module):
             of_word = (marks == number)[..., None].to(hidden.dtype)
             # A word that was cut off is read as zeros.
             read.append((hidden * of_word).sum(1) / of_word.sum(1).clamp(min=1))
-        return self.linear(self.dropout(torch.cat(read, -1))).float()
+        return _read(self.linear, self.dropout(torch.cat(read, -1)))
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class ChoiceHead(nn.Module):
         self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
     ) -> Tensor:
         """Logits `[batch, 1]`, in float32; the batch counts alternatives."""
-        return self.linear(self.dropout(pool(self.pooling, hidden, attention_mask, pooler))).float()
+        return _read(self.linear, self.dropout(pool(self.pooling, hidden, attention_mask, pooler)))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy over rows; `labels` is 1 at each row's right alternative and 0 elsewhere."""
@@ -127,7 +132,7 @@ class SpanHead(nn.Module):
         self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
     ) -> Tensor:
         """Logits `[batch, text, 2]`, in float32; minus infinity at padding."""
-        logits = self.linear(self.dropout(hidden)).float()
+        logits = _read(self.linear, self.dropout(hidden))
         return logits.masked_fill(attention_mask[..., None] == 0, -torch.inf)
 
     @staticmethod
@@ -154,8 +159,8 @@ class VerbalizerHead(nn.Module):
         self, hidden: Tensor, attention_mask: Tensor, lm_head: nn.Module | None = None, marks: Tensor | None = None
     ) -> Tensor:
         """Logits `[batch, labels]`, in float32; `marks` is 1 at the gap."""
-        at_gap = hidden[torch.arange(len(hidden), device=hidden.device), (marks == 1).long().argmax(1)]
-        scores = lm_head(at_gap[:, None])[:, 0].float().log_softmax(-1)
+        at_gap = hidden[torch.arange(hidden.shape[0], device=hidden.device), (marks == 1).long().argmax(1)]
+        scores = _read(lm_head, at_gap[:, None])[:, 0].log_softmax(-1)
         by_label = [scores[:, group].logsumexp(-1) - math.log(len(group)) for group in self.pieces]
         return torch.stack(by_label, -1) - self.prior
 
@@ -183,7 +188,7 @@ class TokenHead(nn.Module):
         self, hidden: Tensor, attention_mask: Tensor, pooler: nn.Module | None = None, marks: Tensor | None = None
     ) -> Tensor:
         """Logits `[batch, text, labels]`, in float32."""
-        return self.linear(self.dropout(hidden)).float()
+        return _read(self.linear, self.dropout(hidden))
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from .adapters import low_rank
 from .backbones import Backbone, load_backbone
-from .errors import PromptMismatch, first_line
+from .errors import DataError, NoNetwork, PromptMismatch, UnknownName, first_line
 from .methods import METHODS, find_method
 from .model import FORMAT, PromptedModel
 from .options import ModelOptions
+from .randomness import seeded
 from .tasks.common import TaskFamily
 from .tasks.registry import family_from
 
@@ -61,14 +62,17 @@ def load_prompt(folder: str | os.PathLike, *, backbone: str | os.PathLike | Back
         folder: what `save_prompt` or `save_model` wrote.
         backbone: the encoder, if it is not to be found by the name that was saved.
 
+    The random state outside is left as it is.
+
     Raises:
-        PromptMismatch: if a file is missing, damaged or of a newer format, or the encoder is not the one it was trained on.
+        PromptMismatch: if a file is missing, damaged or of a newer format, or the encoder is not the one it was trained on
+            or, being one of your own, no longer where it was.
     """
     saved = _read(Path(folder))
     loaded = _encoder(saved, backbone)
     adapters = METHODS[saved.method].trains == "adapters"
     beside = low_rank(loaded.encoder, saved.options.lora_rank, 0) if adapters else nullcontext()
-    with loaded.undone_on_error(), beside:
+    with seeded(), loaded.undone_on_error(), beside:
         model = PromptedModel(saved.family, loaded, saved.method, saved.options)
         model.max_length, model.trained = saved.max_length, True
         tensors = saved.tensors
@@ -125,7 +129,15 @@ def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbo
     if saved.own_encoder:
         return replace(load_backbone(str(saved.folder / "backbone"), **needs), name=saved.backbone)
     if given is None:
-        loaded = load_backbone(saved.backbone, revision=saved.revision, **needs)
+        try:
+            loaded = load_backbone(saved.backbone, revision=saved.revision, **needs)
+        except (UnknownName, NoNetwork, DataError):
+            if saved.revision is not None or os.path.isdir(saved.backbone):
+                raise
+            raise PromptMismatch(
+                f"The prompt in {saved.folder} was trained on the encoder {saved.backbone!r}, which is not found here; say "
+                "where it is now with backbone=."
+            ) from None
     elif not isinstance(given, Backbone):
         loaded = load_backbone(given, **needs)
     else:
@@ -142,6 +154,7 @@ def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbo
             f"and {loaded.name!r} has {loaded.fingerprint[:12]}."
         )
     loaded.check_unchanged()
+    loaded.check_padding()
     return loaded
 
 

@@ -48,6 +48,29 @@ def answer_set_scores(predicted: Sequence[Sequence[int]], gold: Sequence[Sequenc
     return {"f1a": f1a, "exact_match": accuracy([list(one) for one in predicted], [list(one) for one in gold])}
 
 
+def best_f1a_margin(margins: Sequence[float], gold: Sequence[int]) -> tuple[float, float]:
+    """The margin above which calling an option right gives the best F1a on these very options, and that F1a.
+
+    Args:
+        margins: by how much each option's score for right exceeds that for wrong.
+        gold: 1 for a right option, 0 for a wrong one.
+
+    Returns:
+        The middle between the two margins it has to part, or 1 below the lowest; of several that score alike, the highest.
+    """
+    _same_length(margins, gold)
+    order = sorted(range(len(margins)), key=lambda i: -margins[i])
+    wanted = sum(label == 1 for label in gold)
+    best, place, right = 0.0, margins[order[0]] if order else 0.0, 0
+    for said, i in enumerate(order, 1):
+        right += gold[i] == 1
+        below = margins[order[said]] if said < len(order) else margins[i] - 2
+        f1 = 2 * right / (said + wanted)
+        if below < margins[i] and f1 > best:
+            best, place = f1, (margins[i] + below) / 2
+    return place, best
+
+
 def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Spans of one sentence as (type, start, end), end exclusive, by conlleval's rule."""
     from seqeval.metrics.sequence_labeling import get_entities

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .adapters import open_weights
+from .adapters import is_open, open_weights
 from .attention import Shape, attach, check_gate, check_position_offset
 from .backbones import Backbone, checkpoint_activations, set_dropout, silent
 from .encoding import Encoded, Layout, collate, stored
@@ -23,9 +24,10 @@ from .files import whole_folder, write_json, write_whole
 from .heads import ChoiceHead, SequenceHead, SpanHead, TokenHead, VerbalizerHead
 from .memory import check_fits
 from .methods import METHODS
-from .options import ModelOptions
+from .options import ModelOptions, check_causal
 from .prefix import PrefixEncoder, choose_layers
 from .prompts import SoftPrompt
+from .randomness import seeded
 from .tasks import Task
 from .tasks.common import TaskFamily
 from .tasks.registry import family_to
@@ -104,7 +106,7 @@ class PromptedModel(nn.Module):
         if options.gradient_checkpointing:
             checkpoint_activations(self.backbone)
         self.to(self.device)  # an earlier run may have moved the encoder
-        set_dropout(self.backbone, options.backbone_dropout)
+        self.made = _form(self.prompt), _form(self.head)
 
     def _fresh_head(self, width: int) -> nn.Module:
         family, options = self.family, self.options
@@ -140,13 +142,24 @@ class PromptedModel(nn.Module):
         if self.trains == "nothing":
             self.loaded.check_unchanged()
 
+    def check_open(self) -> None:
+        """Raise `BadOption` if `requires_grad` was set by hand so that the encoder would be trained, or nothing at all."""
+        for name, weight in self.backbone.named_parameters():
+            if weight.requires_grad and not is_open(name, self.trains):
+                raise BadOption(
+                    f"{self.method!r} leaves the encoder's {name!r} as it is, and its requires_grad was set to True since; "
+                    "set it to False, or build the model anew."
+                )
+        if not self.trainable() and not METHODS[self.method].only_words:
+            raise BadOption("Every weight has requires_grad=False, so nothing can be trained; build the model anew.")
+
     def check_task(self, task: Task) -> None:
         """Raise `BadOption` for a task of another name, or of the same name with other labels or columns."""
         if self.family.name != task.name:
             raise BadOption(f"The model was built for {self.family.name!r} and the data set is {task.name!r}.")
         if self.family.labels != task.family.labels:
             raise BadOption(f"The model was built for another {task.name!r}: its labels differ from the data set's.")
-        for part in ("texts", "stem", "choices", "column"):
+        for part in ("texts", "stem", "choices", "column", "kind", "connectives", "unanswerable"):
             own, other = (getattr(family, part, None) for family in (self.family, task.family))
             if own != other:
                 raise BadOption(f"The model was built for another {task.name!r}: its {part} is {own!r}, not {other!r}.")
@@ -157,15 +170,24 @@ class PromptedModel(nn.Module):
         Args:
             task: the other task.
             seed: of the fresh head.
+
+        Raises:
+            BadOption: for a task that the encoder or the method cannot read, or a verbalizer without its prior, which belongs
+                to one task.
         """
         family = task.family if isinstance(task, Task) else task
+        check_labels(family)
+        check_causal(self.options, family, self.loaded)
+        if self.options.calibration is not None:
+            raise BadOption(
+                f"calibration={self.options.calibration!r} belongs to one task; use build_model for another."
+            )
         if self.template is not None:
             self.template.check(getattr(family, "shown", ()), gap=isinstance(self.head, VerbalizerHead))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             model = PromptedModel(family, self.loaded, self.method, self.options, self.prompt)
         model.seed = seed
-        return model
+        return model.train(self.training)
 
     @property
     def trainable_parameters(self) -> int:
@@ -250,21 +272,17 @@ class PromptedModel(nn.Module):
             raise BadOption(f"batch_size={batch_size} must be at least 1.")
         self.check_encoder()
         self.to(self.device)  # another model may have moved the encoder that they share
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
         left = self.tokenizer.padding_side == "left"
-        try:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                batch, _ = collate([encoded[i] for i in chosen], self.tokenizer)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch, _ = collate([encoded[i] for i in chosen], self.tokenizer)
+            # Not across the `yield`: whoever takes the rows may run another model of this encoder between them.
+            with evaluating(self), torch.autocast(self.device.type, enabled=False):
                 scores = self(**{name: tensor.to(self.device) for name, tensor in batch.items()}).cpu().numpy()
-                for i, row in zip(chosen, scores, strict=True):
-                    size = len(encoded[i])
-                    yield i, row if row.ndim == 1 else row[-size:] if left else row[:size]
-        finally:
-            for module, mode in modes:
-                module.training = mode
+            for i, row in zip(chosen, scores, strict=True):
+                size = len(encoded[i])
+                yield i, row if row.ndim == 1 else row[-size:] if left else row[:size]
 
     def decode(
         self,
@@ -356,10 +374,18 @@ class PromptedModel(nn.Module):
 
     def own_weights(self) -> set[str]:
         """Names of the weights that a saved prompt holds: all but the encoder's, save for its biases or adapters."""
-        trained = self.trainable() if self.trains in ("biases", "adapters") else ()
-        return {name for name in self.state_dict() if not name.startswith(("backbone.", "lm_head."))} | set(trained)
+        own = {name for name in self.state_dict() if not name.startswith(("backbone.", "lm_head."))}
+        if self.trains not in ("biases", "adapters"):
+            return own
+        return own | {f"backbone.{name}" for name, _ in self.backbone.named_parameters() if is_open(name, self.trains)}
 
     def _save_into(self, folder: Path) -> None:
+        for part, made, now in zip(("prompt", "head"), self.made, (self.prompt, self.head), strict=True):
+            if _form(now) != made:
+                raise BadOption(
+                    f"The {part} was replaced by another than build_model makes, which could not be loaded again; save its "
+                    "state_dict yourself."
+                )
         state = self.state_dict()
         tensors = {name: state[name] for name in self.own_weights() if not name.startswith("prompt.")}
         raw: dict[str, Tensor] = {}
@@ -408,6 +434,31 @@ def _input_prompt(options: ModelOptions, encoder: nn.Module) -> SoftPrompt:
     width, length = encoder.get_input_embeddings().embedding_dim, options.prompt_length
     check_fits(length * width, f"A prompt of length {length}")
     return SoftPrompt(width, length, options.position_offset, options.reparameterization)
+
+
+def _form(part: nn.Module | None) -> tuple:
+    """What a saved folder says of a prompt or a head only through the options it was built with."""
+    return type(part), *(getattr(part, name, None) for name in ("layers", "length", "offset", "pooling", "words"))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards the mode that each module had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_labels(family: TaskFamily) -> None:
+    """Raise `BadOption` for a task with fewer than two labels."""
+    if len(family.labels) < 2:
+        raise BadOption(
+            f"{family.name!r} has the labels {', '.join(family.labels) or 'none'}; a model needs two or more."
+        )
 
 
 def _check_replaceable(folder: str | os.PathLike) -> None:

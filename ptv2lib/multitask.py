@@ -31,6 +31,7 @@ from .training import (
     fit,
     plan_training,
     prepare,
+    saving_what_was_reached,
     score_sets,
 )
 
@@ -88,6 +89,7 @@ def train_multitask(
         BadOption: for tasks that are not a group, a model of another method, or settings that make no sense together.
         OutputError: if a folder cannot be written, or holds a run with other settings.
     """
+    model = getattr(model, "_orig_mod", model)
     tasks = [tasks] if isinstance(tasks, (Task, str)) else list(tasks)
     _check(model, tasks, temperature)
     config = config or TrainingConfig()
@@ -97,7 +99,8 @@ def train_multitask(
     except BadOption as error:
         raise BadOption(f"phase2_{error}") from None
     plans = [plan_training(model.for_task(task, config.seed), task, later, name) for task in tasks]
-    joint = fill_config(config, model, [plan.split for plan in plans])
+    # Phase 2 chooses thresholds; one of phase 1 would be part of what it starts from.
+    joint = fill_config(replace(config, threshold="fixed"), model, [plan.split for plan in plans])
     phase1 = {"tasks": [task.name for task in tasks], "temperature": temperature} | asdict(joint)
     plans = [
         replace(plan, settings=plan.settings | {"phase1": phase1}, model_seed=model.seed, continued=model.trained)
@@ -119,7 +122,10 @@ def train_multitask(
     finally:  # interrupted behind an epoch, the prompt is a trained one as well
         model.trained = model.trained or any(member.plan.model.trained for member in members)
     model.eval()
-    reached = [{"best_epoch": first.best_epoch, "metrics": score_sets(member)} for member in members]
+    reached = [
+        {"best_epoch": first.best_epoch, "metrics": score_sets(member, selected)}
+        for member, selected in zip(members, first.best_metrics, strict=True)
+    ]
     seconds = round(time.perf_counter() - started, 1)
     if folder is not None:
         _keep_phase1(folder, members, reached, seconds)
@@ -131,7 +137,8 @@ def train_multitask(
         plan.model.seed = model.seed
         place = None if folder is None else claim(folder / plan.task.name, plan.identity)
         log, title = place and place / "log.jsonl", f"{METHOD} on {plan.task.name}"
-        state = fit([material], plan.config, log=log, title=title, progress=progress)
+        with saving_what_was_reached(plan.model, place):
+            state = fit([material], plan.config, log=log, title=title, progress=progress)
         runs[plan.task.name] = conclude(material, state, place, started, phase1=found | {"seconds": seconds})
         models[plan.task.name] = plan.model
     return MultitaskRun(runs, models, first.history)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,13 +18,13 @@ from .tasks.common import TaskFamily
 from .templates import Template
 
 CHOICES = {
-    "reparameterization": tuple(dict.fromkeys((*prefix.REPARAMETERIZATIONS, *prompts.REPARAMETERIZATIONS))),
+    "reparameterization": tuple(dict.fromkeys((*prefix.REPARAMETERIZATIONS, *prompts.REPARAMETERIZATIONS, "none"))),
     "init": ("normal", "activations", "vocabulary", "labels"),
     "position_offset": prefix.POSITION_OFFSETS,
     "pooling": POOLINGS,
     "gate": prefix.GATES,
     "head": ("linear", "verbalizer"),
-    "calibration": ("empty", "train"),
+    "calibration": ("empty", "train", "none"),
 }
 
 DEEP, INPUT, BOTH = ("deep",), ("input",), ("deep", "input")
@@ -49,7 +49,8 @@ class ModelOptions:
     Attributes:
         prompt_length: prompt positions, in every chosen layer for `pt2`.
         layers: `"all"`, an interval `"9-12"`, or a list, counted from 1 (`pt2`).
-        reparameterization: what computes the prompt in training: None, `"mlp"`, `"residual"` (`pt2`), `"lstm"` (`ptv1`).
+        reparameterization: what computes the prompt in training: `"mlp"`, `"residual"` (`pt2`), `"lstm"` (`ptv1`, its
+            default), or `"none"`, nothing (the default of the others).
         reparameterization_hidden: width of the MLP of `pt2`.
         init: `"normal"`, N(0, 0.02); `"activations"` of real words (`pt2`); embeddings of words of the `"vocabulary"`, drawn
             at random, or of the `"labels"` (`pt`).
@@ -64,8 +65,8 @@ class ModelOptions:
         head: `"linear"`, or `"verbalizer"`: the words that a masked language model puts into a template's gap.
         template: text around a row, `"{sentence} It was {mask}."`; None for the task's own.
         verbalizer: the words of each label; None for the task's own.
-        calibration: what is subtracted from a verbalizer's scores: None, those of the `"empty"` template, or the mean over
-            texts of `"train"`, without their labels.
+        calibration: what is subtracted from a verbalizer's scores: those of the `"empty"` template (the default of
+            `discrete`), the mean over texts of `"train"`, without their labels, or `"none"`, nothing (of the others).
         tune_backbone: train the encoder, too, at a rate of its own (`TrainingConfig.backbone_learning_rate`).
         lora_rank: rank of the matrices (`lora`).
         layout: how a row is laid out for the encoder, where the task knows several ways (`task.family.layouts`).
@@ -178,9 +179,11 @@ def settle(
     _check_method(given, method, chosen)
     loaded, cloze = _with_cloze(given, chosen, family, backbone)
     _check_head(given, family, cloze["head"])
-    _check_causal(given, family, loaded)
+    check_causal(given, family, loaded)
     defaults = chosen.settings(family.head, loaded.encoder.config.hidden_size)
-    return loaded, fill(given, defaults | {"pooling": loaded.pooling} | cloze)
+    filled = fill(given, defaults | {"pooling": loaded.pooling} | cloze)
+    none = [name for name in ("reparameterization", "calibration") if getattr(filled, name) == "none"]
+    return loaded, replace(filled, **dict.fromkeys(none))
 
 
 def _check_method(given: ModelOptions, name: str, method: Method) -> None:
@@ -194,7 +197,9 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
     if given.lora_rank != ModelOptions.lora_rank and method.trains != "adapters":
         raise BadOption(f"lora_rank={given.lora_rank} belongs to LoRA, and {name!r} has no low-rank matrices.")
     words = [
-        option for option in ("head", "verbalizer", "calibration") if getattr(given, option) not in (None, "linear")
+        option
+        for option in ("head", "verbalizer", "calibration")
+        if getattr(given, option) not in (None, "linear", "none")
     ]
     if words and name == "mpt2":
         raise BadOption(
@@ -204,8 +209,11 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
         raise BadOption("tune_backbone=True would move the encoder that the data sets of 'mpt2' share; use 'pt2'.")
     if given.tune_backbone and method.prompt is None:
         raise BadOption(f"tune_backbone=True belongs to prompts, and {name!r} has none; 'ft' trains the encoder.")
-    computed = given.reparameterization or method.defaults.get("reparameterization")
-    if computed and given.init in ("vocabulary", "labels"):
+    usual = method.defaults.get("reparameterization")
+    if usual and given.reparameterization == "none":
+        raise BadOption(f"reparameterization='none' makes {name!r} plain prompt tuning; use the method 'pt'.")
+    computed = given.reparameterization or usual
+    if computed not in (None, "none") and given.init in ("vocabulary", "labels"):
         raise BadOption(
             f"init={given.init!r} sets the vectors directly and so excludes reparameterization={computed!r}."
         )
@@ -213,7 +221,7 @@ def _check_method(given: ModelOptions, name: str, method: Method) -> None:
         ("reparameterization_hidden", "reparameterization"),
         ("prefix_dropout_per_example", "prefix_dropout"),
     ):
-        if getattr(given, option) != getattr(ModelOptions, option) and not getattr(given, needed):
+        if getattr(given, option) != getattr(ModelOptions, option) and getattr(given, needed) in (None, 0, "none"):
             raise BadOption(f"{option}={getattr(given, option)} does nothing without {needed}; give both.")
 
 
@@ -231,7 +239,7 @@ def _check_head(given: ModelOptions, family: TaskFamily, head: str | None) -> No
                 raise BadOption(f"{option}={getattr(given, option)!r} belongs to linear heads; a verbalizer has none.")
 
 
-def _check_causal(given: ModelOptions, family: TaskFamily, loaded: Backbone) -> None:
+def check_causal(given: ModelOptions, family: TaskFamily, loaded: Backbone) -> None:
     """Refuse what cannot read a text under a causal mask, where a piece has seen nothing of what stands behind it."""
     encoder = family_of(loaded.encoder)
     if family.head not in encoder.heads:
@@ -251,7 +259,7 @@ def _with_cloze(
     """The backbone, with its masked-LM head where one is read; and head, template and verbalizer where they were left open."""
     templates = getattr(family, "templates", None)
     # A discrete prompt is nothing but words; P-tuning v1 does without where there are none.
-    asked = given.head == "verbalizer" or given.verbalizer is not None or given.calibration is not None
+    asked = given.head == "verbalizer" or given.verbalizer is not None or given.calibration not in (None, "none")
     must = asked or method.only_words
     if must and given.head == "linear":
         raise BadOption("Discrete prompts, verbalizers and their calibration need head='verbalizer', not 'linear'.")
@@ -288,6 +296,7 @@ def _load(backbone: str | os.PathLike | Backbone, pooler: bool, must: bool, may:
         raise BadOption(f"backbone={backbone!r:.60} must be a name, or what load_backbone gave.")
     if isinstance(backbone, Backbone):
         backbone.check_unchanged()
+        backbone.check_padding()
         if must and backbone.masked_lm is None:
             raise NoMaskedLM(f"A verbalizer needs load_backbone({backbone.name!r}, masked_lm=True).")
         if pooler and getattr(backbone.encoder, "pooler", None) is None:

@@ -26,9 +26,11 @@ def write_predictions(
         batch_size: inputs at once.
 
     Raises:
-        BadOption: for a split the task does not have, or a model of another task.
+        BadOption: for a split the task does not have, a model of another task, or a task that is not loaded.
         OutputError: if the folder cannot be written.
     """
+    if not isinstance(task, Task):
+        raise BadOption(f"write_predictions takes a loaded task, such as load_task('sst2'), not {task!r:.60}.")
     if split not in task.rows:
         raise BadOption(f"{task.name} has no split {split!r} here; it has {', '.join(task.rows)}.")
     model.check_task(task)

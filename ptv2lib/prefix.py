@@ -44,6 +44,10 @@ def choose_layers(choice: str | Sequence[int], depth: int) -> tuple[int, ...]:
         interval = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", choice)
         if interval:
             first, last = int(interval[1]), int(interval[2] or interval[1])
+            if last > depth:  # said before so long a list is made
+                raise BadOption(
+                    f"layers={choice!r} asks for layer {max(first, depth + 1)}, and the encoder has layers 1 to {depth}."
+                )
             choice = list(range(first, last + 1))
         elif re.fullmatch(r"\s*\[?\s*\d+(\s*,\s*\d+)*\s*\]?\s*", choice):
             choice = [int(number) for number in re.findall(r"\d+", choice)]

@@ -116,7 +116,7 @@ class SoftPrompt(nn.Module):
             if positions is not None:  # else the encoder counts distances between places itself
                 inputs["position_ids"] = positions
             return encoder(inputs_embeds=embedded, attention_mask=attention_mask, **inputs)[0]
-        front = attention_mask.new_ones(len(input_ids), self.length)
+        front = attention_mask.new_ones(input_ids.shape[0], self.length)
         order, places = _behind_padding(attention_mask, self.length)
 
         def joined(first: Tensor, second: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class SoftPrompt(nn.Module):
             inputs["position_ids"] = joined(text_positions(encoder, front, 0), positions)
         if "token_type_ids" in inputs:
             inputs["token_type_ids"] = joined(torch.zeros_like(front), inputs["token_type_ids"])
-        embedded = joined(vectors.to(words.dtype).expand(len(input_ids), -1, -1), words)
+        embedded = joined(vectors.to(words.dtype).expand(input_ids.shape[0], -1, -1), words)
         mask = joined(front, attention_mask)
         hidden = encoder(inputs_embeds=embedded, attention_mask=mask, **inputs)[0]
         return hidden[:, self.length :] if places is None else _taken(hidden, places)

@@ -113,6 +113,9 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
     them apart. Beside the mean stand the majority line, the rows of each part, the precisions of the forward pass in training,
     and the standard error that the number of scored rows alone brings, averaged over the seeds (None for span scores, which
     have no simple one).
+
+    Raises:
+        DataError: if two runs of a row have the same seed, so that something else tells them apart.
     """
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for record in records:
@@ -121,6 +124,13 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
         groups[record["task"], record["method"], record["name"] or "", str(apart)].append(record)
     rows = []
     for (task, method, name, _), runs in sorted(groups.items()):
+        seeds = [run["seed"] for run in runs]
+        twice = [seed for seed in seeds if seeds.count(seed) > 1]
+        if twice:
+            raise DataError(
+                f"Two runs of {method!r} on {task!r} have name={name or None!r} and seed={twice[0]}; give runs with other "
+                "settings another name=."
+            )
         scores = [main_score(run, split) for run in runs]
         errors = [run["standard_error"] for run in runs]
         rows.append(

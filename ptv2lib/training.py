@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +29,13 @@ from .encoding import Encoded, collate
 from .errors import BadOption, unknown
 from .files import write_json
 from .folders import Log, check_folder, claim
+from .heads import SequenceHead
 from .memory import free_memory, give_back
 from .methods import METHODS
 from .metrics import standard_error
 from .model import PromptedModel
 from .options import fill, settle_kinds
+from .randomness import seeded
 from .records import machine
 from .tasks import SELECTIONS, Split, Task
 from .tasks.common import SHORTEST
@@ -40,6 +43,7 @@ from .tasks.common import SHORTEST
 GIVE_BACK_EVERY = 16  # steps; one call costs about a tenth of a step
 SCHEDULES = ("linear", "constant_with_warmup", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+THRESHOLDS = ("fixed", "selection")
 BESIDE_A_PROMPT = 1e-5  # the encoder's rate in the few-shot runs of P-tuning v1's code, whatever the prompt's
 
 
@@ -61,6 +65,8 @@ class TrainingConfig:
         precision: `"auto"`, `"fp32"`, `"bf16"` or `"fp16"`; trained weights stay float32.
         max_length: cut, in pieces; None for the task's own.
         selection: `"heldout"` or `"paper"`, see `Task.split`.
+        threshold: where two labels part: `"fixed"` where both are equally likely, as the official scorers have it;
+            `"selection"` where the rows that select score best, which moves the head's bias (MultiRC only).
         seed: of the order of the rows and of dropout; the fresh weights have that of `build_model`, so give both.
         length_grouped: batch rows of similar length together.
         evaluation_batch_size: inputs at once when scoring; changes no score. Small ones waste less on padding.
@@ -78,6 +84,7 @@ class TrainingConfig:
     precision: str = "auto"
     max_length: int | None = None
     selection: str = "heldout"
+    threshold: str = "fixed"
     seed: int = 0
     length_grouped: bool = True
     evaluation_batch_size: int = 16
@@ -90,6 +97,8 @@ class TrainingConfig:
             raise unknown("precision", str(self.precision), PRECISIONS)
         if self.selection not in SELECTIONS:
             raise unknown("selection", str(self.selection), SELECTIONS)
+        if self.threshold not in THRESHOLDS:
+            raise unknown("threshold", str(self.threshold), THRESHOLDS)
         counts = ("epochs", "batch_size", "evaluation_batch_size", "patience")
         rates, sizes = ("learning_rate", "backbone_learning_rate"), ("weight_decay", "clip")
         settle_kinds(
@@ -126,6 +135,7 @@ class TrainingState:
         step: optimizer steps finished.
         best_score: best selection score so far.
         best_epoch: when it was reached, from 1.
+        best_metrics: all scores of the rows that select at that time, of each data set.
         best_weights: what was trainable then, on the CPU; before the first epoch, what training began with.
         history: one dict an epoch.
         optimizer: with its moments.
@@ -142,6 +152,7 @@ class TrainingState:
     step: int = 0
     best_score: float = -1.0
     best_epoch: int = 0
+    best_metrics: Sequence[dict[str, Any]] = ()
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -253,7 +264,8 @@ def train(
         model: what `build_model` gave for this task.
         task: the loaded task.
         config: settings; the method's defaults where they are left open.
-        output_dir: takes `record.json`, `log.jsonl` and `prompt/` (`ft`: `model/`).
+        output_dir: takes `record.json`, `log.jsonl` and `prompt/` (`ft`: `model/`); a run that is cut off behind a finished
+            epoch leaves the weights of the best one, and no record.
         name: tells this run from others of the same task and method in tables.
         progress: show a progress bar.
 
@@ -269,7 +281,9 @@ def train(
     # Only now, when the training can begin, do earlier results go.
     folder = None if output_dir is None else claim(output_dir, plan.identity)
     log = folder and folder / "log.jsonl"
-    state = fit([material], plan.config, log=log, title=f"{model.method} on {task.name}", progress=progress)
+    title = f"{plan.model.method} on {task.name}"
+    with saving_what_was_reached(plan.model, folder):
+        state = fit([material], plan.config, log=log, title=title, progress=progress)
     return conclude(material, state, folder, started)
 
 
@@ -285,16 +299,29 @@ def plan_training(
         name: tells the run from others.
 
     Raises:
-        BadOption: if the model is another task's, its encoder was changed since, or a rate is given for an encoder that
-            stays.
+        BadOption: if the model is another task's, its encoder was changed since, a rate is given for an encoder that
+            stays, or a threshold is to be chosen where there is none.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps; names of weights would change with it
+    config = config or TrainingConfig()
+    for given, kind in ((model, PromptedModel), (task, Task), (config, TrainingConfig)):
+        if not isinstance(given, kind):
+            raise BadOption(
+                f"Training takes a model of build_model, a task of load_task and a TrainingConfig, not {given!r:.60}."
+            )
     model.check_task(task)
     model.check_encoder()
-    config = config or TrainingConfig()
+    model.check_open()
     if config.backbone_learning_rate is not None and model.trains == "nothing":
         raise BadOption(
             f"backbone_learning_rate={config.backbone_learning_rate} has nothing to move: {model.method!r} leaves the "
             "encoder as it is."
+        )
+    readable = model.family.has_threshold and isinstance(model.head, SequenceHead)
+    if config.threshold != "fixed" and not (readable and model.head.linear.bias.requires_grad):
+        raise BadOption(
+            f"threshold={config.threshold!r} moves the bias of a linear head that tells right from wrong options, as on "
+            f"multirc; {model.method!r} on {task.name!r} has none."
         )
     split = task.split(config.selection)
     config = fill_config(config, model, [split])
@@ -317,7 +344,16 @@ def prepare(plan: Plan) -> Material:
     Raises:
         BadOption: if a batch would not fit the memory.
     """
+    before = plan.model.max_length
     plan.model.max_length = min(plan.config.max_length or plan.model.family.max_length, plan.model.room)
+    try:
+        return _encoded(plan)
+    except BaseException:
+        plan.model.max_length = before
+        raise
+
+
+def _encoded(plan: Plan) -> Material:
     parts = {"train": plan.split.train, **_scored(plan.split)}
     data: dict[str, list[list[Encoded]]] = {}
     for part, rows in parts.items():
@@ -354,6 +390,7 @@ def _accelerate_set_anew() -> Iterator[None]:
             state.update(old)
 
 
+@seeded()
 @_accelerate_set_anew()
 def fit(
     materials: Sequence[Material],
@@ -378,10 +415,10 @@ def fit(
         progress: show it.
 
     Raises:
-        BadOption: if the loss stops being a number.
+        BadOption: if the loss stops being a number, or several processes were started.
     """
     from accelerate import Accelerator
-    from accelerate.utils import set_seed
+    from accelerate.utils import GradientAccumulationPlugin, set_seed
     from tqdm.auto import tqdm
     from transformers import get_scheduler
 
@@ -389,7 +426,14 @@ def fit(
     models = nn.ModuleList(material.plan.model for material in materials)  # lists what they share once
     set_seed(config.seed)
     precision = choose_precision(config.precision)
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(precision, precision),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # else a launcher's environment decides
+    )
+    if accelerator.num_processes > 1:
+        raise BadOption(
+            f"{accelerator.num_processes} processes were started, and a run trains in one; start it with plain `python`."
+        )
     models.to(accelerator.device)
     if torch.cuda.is_available():  # an earlier run of this process may have needed more
         torch.cuda.reset_peak_memory_stats()
@@ -414,13 +458,19 @@ def fit(
             turns = _turns(materials, shares, config, state)
             with eager_where_faster([model.backbone for model in models], precision):
                 tally = _epoch(turns, list(weights.values()), config, accelerator, state, bar)
-            scores = [_select(material) for material in materials]
+            selected, thresholds = zip(*(_select(material) for material in materials), strict=True)
+            scores = [
+                metrics[material.plan.model.family.metric]
+                for metrics, material in zip(selected, materials, strict=True)
+            ]
             _, rows, losses = tally.sum(0).tolist()
             loss, score = losses / rows, sum(scores) / len(scores)
             state.epoch += 1
             line = {"epoch": state.epoch, "step": state.step, "loss": loss, "selection": score}
             if len(materials) > 1:
                 line["tasks"] = _by_task(materials, tally, scores)
+            if config.threshold != "fixed":
+                line["thresholds"] = thresholds
             state.history.append(line)
             file.write(line | {"seconds": round(time.perf_counter() - started, 1)})
             bar.set_postfix(loss=f"{loss:.3f}", selection=f"{score:.3f}")
@@ -429,8 +479,11 @@ def fit(
                     f"The loss became {loss} in epoch {state.epoch}; a learning rate below {config.learning_rate} may help."
                 )
             if score > state.best_score:
-                state.best_score, state.best_epoch = score, state.epoch
+                state.best_score, state.best_epoch, state.best_metrics = score, state.epoch, selected
                 _keep(weights, state)
+                for k, threshold in enumerate(thresholds):
+                    if threshold:  # in what is kept: the training goes on without it
+                        state.best_weights[f"{k}.head.linear.bias"][1] -= threshold
             if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
                 break
     return state
@@ -470,7 +523,7 @@ def _groups(weights: Mapping[str, nn.Parameter], config: TrainingConfig) -> list
 def conclude(
     material: Material, state: TrainingState, folder: Path | None, started: float, **further: dict[str, Any]
 ) -> Run:
-    """Score a trained model once, and write its weights and its record.
+    """Write a trained model's weights, score it once, and write its record.
 
     Args:
         material: the model and its rows.
@@ -480,25 +533,48 @@ def conclude(
         **further: what the record adds to parts of the settings.
     """
     model, settings = material.plan.model, material.plan.settings
-    metrics = score_sets(material)
+    if folder is not None:  # before anything is scored, which may fail
+        _save_weights(model, folder)
+    metrics = score_sets(material, state.best_metrics[0] if state.best_metrics else None)
     seconds = time.perf_counter() - started
     settings = settings | {part: settings[part] | added for part, added in further.items()}
     record = _record(material, settings, metrics, state, seconds)
     path = None
     if folder is not None:
-        if model.trains == "everything":
-            model.save_model(folder / "model")
-        else:
-            model.save_prompt(folder / "prompt")
         path = write_json(folder / "record.json", record)
     return Run(metrics, record["majority"], model.trainable_parameters, seconds, path, record)
 
 
-def score_sets(material: Material) -> dict[str, dict[str, Any] | None]:
-    """The scores of every set that is scored, by name; `test` is None where nothing is left to score."""
+@contextlib.contextmanager
+def saving_what_was_reached(model: PromptedModel, folder: Path | None) -> Iterator[None]:
+    """If what follows is cut off behind a finished epoch, write the weights of the best one all the same."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None and model.trained:
+            _save_weights(model, folder)
+        raise
+
+
+def _save_weights(model: PromptedModel, folder: Path) -> None:
+    if model.trains == "everything":
+        model.save_model(folder / "model")
+    else:
+        model.save_prompt(folder / "prompt")
+
+
+def score_sets(material: Material, selected: dict[str, Any] | None = None) -> dict[str, dict[str, Any] | None]:
+    """The scores of every set that is scored, by name; `test` is None where nothing is left to score.
+
+    Args:
+        material: the model and its rows.
+        selected: scores of the rows that select, if these weights have them already.
+    """
     plan = material.plan
-    metrics: dict[str, dict[str, Any] | None] = {"validation": None, "test": None}
+    metrics: dict[str, dict[str, Any] | None] = {"validation": selected, "test": None}
     for part, rows in _scored(plan.split).items():
+        if part == "validation" and selected is not None:
+            continue
         if rows is plan.split.test and part != "test":  # a second name of the same rows
             metrics[part] = metrics["test"]
         elif rows:
@@ -562,11 +638,20 @@ def _scored(split: Split) -> dict[str, list[dict[str, Any]]]:
     return {"validation": split.validation, "test": split.test or [], **split.further}
 
 
-def _select(material: Material) -> float:
-    """The score of the rows that select."""
-    plan = material.plan
-    rows, batch_size = plan.split.validation, plan.config.evaluation_batch_size
-    return evaluate(plan.model, material.data["validation"], rows, batch_size)[plan.model.family.metric]
+def _select(material: Material) -> tuple[dict[str, Any], float]:
+    """The scores of the rows that select, and the margin by which a second label has to lead for them."""
+    plan, inputs = material.plan, material.data["validation"]
+    rows, batch_size, family = plan.split.validation, plan.config.evaluation_batch_size, plan.model.family
+    if plan.config.threshold == "fixed":
+        return evaluate(plan.model, inputs, rows, batch_size), 0.0
+    found = dict(plan.model.logits([one for of_row in inputs for one in of_row], batch_size))
+    logits = [found[k] for k in range(len(found))]
+    threshold = family.best_threshold(logits, rows)
+    moved = iter(logits - np.array([0, threshold]))
+    predicted = [
+        family.decode([next(moved) for _ in of_row], of_row, row) for of_row, row in zip(inputs, rows, strict=True)
+    ]
+    return family.score(predicted, rows), threshold
 
 
 def _turns(
@@ -629,7 +714,7 @@ def _fits_memory(model: PromptedModel, units: Sequence[Sequence[Encoded]], batch
     """
     config = model.backbone.config
     text = max(len(one) for unit in units for one in unit)
-    batch_size *= len(units[0])
+    batch_size = min(batch_size, len(units)) * len(units[0])
     prompt = model.options.prompt_length or 0
     rows = text + prompt if METHODS[model.method].prompt == "input" else text
     columns = text + prompt
@@ -684,7 +769,9 @@ def _record(
         "majority": majority,
         "standard_error": standard_error(score, len(rows)) if model.family.metric == "accuracy" else None,
         "trainable_parameters": model.trainable_parameters,
-        "backbone_parameters": sum(parameter.numel() for parameter in model.backbone.parameters()),
+        "backbone_parameters": sum(
+            parameter.numel() for name, parameter in model.backbone.named_parameters() if ".lora_" not in name
+        ),
         "seconds": round(seconds, 1),
         "protocol": split.protocol,
         "data": {

@@ -16,7 +16,7 @@ from .tasks import Task
 
 def compare_templates(
     task: Task,
-    templates: Sequence[str] | None = None,
+    templates: str | Sequence[str] | None = None,
     verbalizer: Mapping[str, Any] | None = None,
     *,
     backbone: str | os.PathLike | Backbone = "minilm-mlm",
@@ -26,7 +26,7 @@ def compare_templates(
 
     Args:
         task: a loaded task with one label per text.
-        templates: the patterns; None for the task's own.
+        templates: the patterns, or a single one; None for the task's own.
         verbalizer: the words of each label; None for the task's own.
         backbone: an encoder with a masked-LM head.
         split: which rows of `task.split()` are scored: `"validation"` or `"test"`.
@@ -39,6 +39,7 @@ def compare_templates(
         BadOption: for a split without rows, and all that `build_model` refuses.
         NoMaskedLM: for an encoder without a masked-LM head.
     """
+    templates = [templates] if isinstance(templates, str) else templates
     templates = templates or getattr(task.family, "templates", None)
     if not templates:
         raise BadOption(f"There are no templates to compare: {task.name!r} has none of its own, so give some.")

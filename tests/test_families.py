@@ -32,7 +32,7 @@ from ptv2lib.backbones import (
     set_dropout,
 )
 from ptv2lib.building import build_model
-from ptv2lib.errors import BadOption, UnsupportedEncoder
+from ptv2lib.errors import BadOption, PromptMismatch, UnsupportedEncoder
 from ptv2lib.heads import pool
 from ptv2lib.loading import load_prompt
 from ptv2lib.prefix import PrefixEncoder
@@ -726,6 +726,46 @@ def test_saved_prompts_give_the_same_answers_padded_on_either_side(kind, tokeniz
     for row, answer in zip(ROWS, wanted, strict=True):
         alone = loaded.predict([row])[0]["probabilities"]
         assert alone == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
+def test_padding_on_a_side_that_would_move_the_text_is_refused(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    backbone = Backbone("mine", None, build("bert"), tokenizer, "")
+    tokenizer.padding_side = "left"
+    with pytest.raises(BadOption, match="'mine' pads on the left; set its padding_side to 'right'"):
+        Backbone("mine", None, backbone.encoder, tokenizer, "")
+    with pytest.raises(BadOption, match="pads on the left"):
+        build_model("sst2", backbone=backbone)
+
+
+def test_a_prompt_whose_encoder_was_moved_says_so_and_loading_draws_nothing(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    encoder = tmp_path / "enc"
+    build("bert").save_pretrained(encoder)
+    tokenizer.save_pretrained(encoder)
+    build_model("sst2", backbone="enc", prompt_length=3).save_prompt("prompt")
+    encoder.rename(tmp_path / "moved")
+    with pytest.raises(PromptMismatch, match="prompt was trained on the encoder 'enc', .* now with backbone="):
+        load_prompt("prompt")
+    state = torch.get_rng_state()
+    load_prompt("prompt", backbone="moved")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_failed_lora_leaves_no_note_of_peft():
+    pytest.importorskip("peft")
+    backbone = load_backbone("tiny")
+    with pytest.raises(BadOption, match="has one layout only"):
+        build_model("sst2", backbone=backbone, method="lora", layout="x")
+    assert not hasattr(backbone.encoder, "peft_config")
+
+
+def test_a_wrapper_that_hides_a_layer_from_the_prompt_is_refused_and_put_back():
+    peft = pytest.importorskip("peft")
+    wrapped = peft.get_peft_model(build("albert"), peft.LoraConfig(target_modules=["query"]))
+    with pytest.raises(UnsupportedEncoder, match="gave its prompt to 1 of"):
+        attach(wrapped)
+    assert not any(module._forward_pre_hooks for module in wrapped.modules())
 
 
 @pytest.mark.parametrize("kind", ["t5", "llama", "albert", "deberta-v2"])

@@ -1,10 +1,13 @@
 """Files and folders that appear whole or not at all, with the rights that the user grants."""
 
+import json
 import os
 
 import pytest
 
+from ptv2lib.errors import OutputError
 from ptv2lib.files import whole_folder, write_whole
+from ptv2lib.folders import check_folder, claim
 
 
 def test_a_folder_that_cannot_follow_leaves_the_old_one(tmp_path, monkeypatch):
@@ -32,6 +35,49 @@ def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path):
         (staging / "kept.txt").write_text("half")
         raise ZeroDivisionError
     assert (tmp_path / "prompt" / "kept.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_the_folder_it_names_is_written(there, tmp_path):
+    if there:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "old.txt").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with whole_folder(tmp_path / "link") as staging:
+        (staging / "new.txt").touch()
+    assert (tmp_path / "link").is_symlink() and [path.name for path in (tmp_path / "real").iterdir()] == ["new.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"], "nothing is left beside it"
+
+
+RUN = {"task": "sst2", "settings": {"model": {"gate": None}, "training": {"epochs": 2, "threshold": "fixed"}}}
+
+
+def test_a_run_from_before_a_setting_had_its_usual_value(tmp_path):
+    run = {"task": "sst2", "settings": {"model": {}, "training": {"epochs": 2}, "phase1": {"epochs": 2}}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    settings = RUN["settings"] | {"phase1": {"epochs": 2, "threshold": "fixed"}}
+    claim(tmp_path, RUN | {"settings": settings})
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    settings["training"] = {"epochs": 2, "threshold": "selection"}
+    with pytest.raises(OutputError, match="threshold='fixed', not 'selection'"):
+        check_folder(tmp_path, RUN | {"settings": settings})
+
+
+def test_a_run_removes_no_file_but_its_own(tmp_path):
+    (tmp_path / "log.jsonl").write_text("mine")
+    with pytest.raises(OutputError, match="results of something else"):
+        claim(tmp_path, RUN)
+    assert (tmp_path / "log.jsonl").read_text() == "mine"
+    claim(tmp_path / "run", RUN)
+    (tmp_path / "run" / "prompt").mkdir()
+    for name in ("record.json", "prompt/prompt.json", "prompt/notes.txt"):
+        (tmp_path / "run" / name).touch()
+    with pytest.raises(OutputError, match="'notes.txt', which a new run would remove"):
+        claim(tmp_path / "run", RUN)
+    assert (tmp_path / "run" / "record.json").exists() and (tmp_path / "run" / "prompt" / "notes.txt").exists()
+    (tmp_path / "run" / "prompt" / "notes.txt").unlink()
+    claim(tmp_path / "run", RUN)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize(("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])

@@ -86,6 +86,26 @@ def test_logits_are_float32_also_under_autocast(name):
         assert head(hidden, mask, pooler, marks).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_an_encoder_in_half_precision_is_read_in_the_heads_own(name, kind):
+    head, pooler = build(name)
+    hidden, mask, marks, _ = batch_of([3, 5], 0, "right", 0)
+    wanted = head(hidden, mask, pooler, marks)
+    logits = head(hidden.to(kind), mask, pooler.to(kind), marks)  # a pooler is a part of the encoder
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, wanted, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["cls", "last", "choice cls", "token", "span"])
+def test_an_exported_head_takes_batches_of_any_size(name):
+    head, _ = build(name)
+    sizes = {0: torch.export.Dim("batch", min=2, max=64), 1: torch.export.Dim("text", min=2, max=64)}
+    exported = torch.export.export(head, batch_of([3, 5], 0, "right", 0)[:2], dynamic_shapes=(sizes, sizes)).module()
+    hidden, mask, _, _ = batch_of([4, 7, 2], 0, "right", 1)
+    torch.testing.assert_close(exported(hidden, mask), head(hidden, mask))
+
+
 READ = {"cls": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}  # which of the real states
 
 

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ptv2lib"
 ORDER = [
     "errors",
     "files",
+    "randomness",
     "memory",
     "hub",
     "metrics",
@@ -40,7 +41,6 @@ ORDER = [
     "plots",
     "checks",
     "profiles",
-    "colab",
     "__main__",
     "__init__",
 ]
@@ -72,7 +72,7 @@ def test_modules_import_only_from_above():
 def test_the_page_of_the_library_keeps_the_order():
     page = (PACKAGE.parent / "book" / "api.md").read_text()
     shown = [name for name in re.findall(r"(?m)^## `ptv2lib\.([\w.]+)`", page) if not name.startswith("tasks.")]
-    private = {"colab", "__main__", "__init__"}
+    private = {"__main__", "__init__"}
     assert shown == [name for name in ORDER if name not in private]
 
 

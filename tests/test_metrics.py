@@ -16,6 +16,7 @@ from ptv2lib.errors import UnknownName
 from ptv2lib.metrics import (
     accuracy,
     answer_set_scores,
+    best_f1a_margin,
     best_match,
     evaluate_metric,
     exact_match,
@@ -132,6 +133,18 @@ def test_answer_set_scores_equal_scikit_learn_over_pooled_options(questions):
         else:
             whole += 1
     assert ours["exact_match"] == whole / len(questions)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3).map(float), st.integers(0, 1)), max_size=12))
+def test_no_other_margin_gives_a_better_f1a(options):
+    margins, gold = [margin for margin, _ in options], [label for _, label in options]
+
+    def f1a(threshold):
+        return answer_set_scores([[int(margin > threshold) for margin in margins]], [gold])["f1a"]
+
+    threshold, best = best_f1a_margin(margins, gold)
+    assert f1a(threshold) == pytest.approx(best)
+    assert best == pytest.approx(max(f1a(place / 2) for place in range(-9, 9)))
 
 
 ROLES = ["A0", "A1", "C-A0", "C-A1", "R-A0", "C-R-A0", "AM-TMP", "V", "C-V"]

@@ -231,7 +231,7 @@ def test_an_interrupted_run_keeps_what_was_finished(entities, tmp_path, monkeypa
     assert {path.name for path in (out / "wikiann").iterdir()} == {"run.json"}
     assert "metrics" in json.loads((out / "phase1.jsonl").read_text().splitlines()[-1])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # again, cut off after phase 1
-        patch.setattr(multitask, "score_sets", lambda material: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(multitask, "score_sets", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         train_multitask(build(entities), entities, CONFIG, output_dir=out, progress=False)
     assert (out / "conll04" / "record.json").read_text() == first
     train_multitask(build(entities), entities, CONFIG, output_dir=out, progress=False)
@@ -245,7 +245,7 @@ def test_an_interrupted_phase_1_leaves_a_model_that_knows_it_was_trained(entitie
         if len(scored) == len(entities):  # in the second epoch
             raise KeyboardInterrupt
         scored.append(material)
-        return 0.5
+        return {"f1": 0.5}, 0.0
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "_select", cut_off)

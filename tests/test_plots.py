@@ -46,3 +46,10 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
     others = [first | {"backbone": "bert-large"}, first | {"data": {"source": "hub", "train_limit": 100}}]
     rows = summarize([first, record("", 1, 0.8), *others])
     assert sorted((row["backbone"], row["seeds"]) for row in rows) == [("bert-large", 1), ("minilm", 1), ("minilm", 2)]
+
+
+def test_one_seed_with_two_settings_is_refused_until_the_runs_have_names():
+    runs = [record("", 0, 0.6), record("", 0, 0.6) | {"trainable_parameters": 9}]
+    with pytest.raises(DataError, match="Two runs of 'pt2' on 'rte' have name=None and seed=0"):
+        summarize(runs)
+    assert len(summarize([runs[0], runs[1] | {"name": "short"}])) == 2

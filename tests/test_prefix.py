@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptv2lib.attention import Shape, attach, keys_and_values
+from ptv2lib.building import build_model
 from ptv2lib.errors import BadOption, UnknownName
 from ptv2lib.prefix import PrefixEncoder, choose_layers
 from ptv2lib.prompts import SoftPrompt
@@ -29,6 +30,7 @@ def test_layer_choices_read_alike(case):
     ("choice", "words"),
     [
         ("9-13", "asks for layer 13"),
+        ("1-9999999", "^layers='1-9999999' asks for layer 13, and"),  # no list of them is made
         ([0], "asks for layer 0"),
         ([], "at least one"),
         ([2, 2], "each once"),
@@ -114,6 +116,18 @@ def test_layer_importance_is_a_share_and_needs_the_layer_gate():
 def test_unknown_parts_are_named(options, near):
     with pytest.raises(UnknownName, match=f"did you mean '{near}"):
         PrefixEncoder(SHAPE, 2, (0,), **options)
+
+
+def test_no_reparameterization_and_no_calibration_can_be_asked_for():
+    model = build_model("sst2", backbone="tiny", method="pt", reparameterization="none", init="vocabulary")
+    assert model.options.reparameterization is None and model.prompt.is_folded
+    assert build_model("sst2", backbone="tiny", prompt_length=2, calibration="none").options.head == "linear"
+    discrete = build_model("sst2", backbone="tiny", method="discrete", calibration="none")
+    assert discrete.options.calibration is None and not discrete.head.prior.any()
+    with pytest.raises(BadOption, match="'ptv1' plain prompt tuning; use the method 'pt'"):
+        build_model("sst2", backbone="tiny", method="ptv1", reparameterization="none")
+    with pytest.raises(BadOption, match="does nothing without reparameterization"):
+        build_model("sst2", backbone="tiny", reparameterization="none", reparameterization_hidden=8)
 
 
 def test_a_misspelt_position_offset_is_not_taken_for_none():

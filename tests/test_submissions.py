@@ -328,6 +328,8 @@ def test_an_unknown_split_or_another_task_is_refused(sentences, tmp_path):
     with pytest.raises(BadOption, match="sst2 has no split 'dev' here; it has .*validation"):
         pt.write_predictions(model, task, tmp_path / "said.tsv", split="dev")
     other = load_task("conll03", dataset=folder(tmp_path / "other", train=ROWS["conll03"], validation=ROWS["conll03"]))
+    with pytest.raises(BadOption, match="takes a loaded task, such as load_task.'sst2'., not 'sst2'"):
+        pt.write_predictions(model, "sst2", tmp_path / "said.tsv")
     with pytest.raises(BadOption, match="'sst2' and the data set is 'conll03'"):
         pt.write_predictions(model, other, tmp_path / "said.tsv", split="train")
     assert not (tmp_path / "said.tsv").exists()
@@ -409,6 +411,14 @@ def test_a_prompt_of_a_task_of_one_s_own_needs_no_registration(name, tmp_path):
 def test_every_family_survives_json(name):
     family = TASKS[name]
     assert family_from(json.loads(json.dumps(family_to(family)))) == family
+
+
+def test_a_task_that_only_shares_a_name_is_written_as_before_after_loading():
+    own = pt.Classification("sst2", ("text",), ("bad", "good"))
+    assert family_from(json.loads(json.dumps(family_to(own)))) == own
+    saved = family_to(TASKS["sst2"])
+    del saved["hub_id"]  # as prompts were saved at first
+    assert family_from(saved) == TASKS["sst2"]
 
 
 def test_a_prompt_of_an_unknown_kind_is_refused(tmp_path):

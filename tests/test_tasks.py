@@ -42,6 +42,22 @@ def test_labels_as_integers_strings_and_class_labels(tmp_path):
     assert numbers.rows == strings.rows == named.rows
 
 
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [(("1", "2", "3", "4", "5"), (1, 2, 5)), (("1", "0"), (0, 1)), (("-1", "0", "1"), (-1, 0, 1))],
+)
+def test_a_number_means_the_label_of_that_name(labels, numbers, tmp_path):
+    rows = [{"text": f"x {k}", "label": number} for k, number in enumerate(numbers)]
+    family = Classification("stars", ("text",), labels)
+    path = folder(tmp_path, train=rows, validation=rows, test=[{"text": "x"}])
+    task = load_task(family, dataset=path)
+    assert [int(labels[row["label"]]) for row in task.rows["train"]] == list(numbers)
+    assert not family.labelled(task.rows["test"]), "a row without a label stays one"
+    folder(path, train=[*rows, {"text": "y", "label": 6}])
+    with pytest.raises(DataError, match="the label '6' is not one of"):
+        load_task(family, dataset=path)
+
+
 def test_conll04_entities_become_tags(tmp_path):
     rows = [
         {
@@ -209,6 +225,13 @@ def test_the_only_row_of_a_label_trains(tmp_path):
     split = load_task(family, dataset=folder(tmp_path / "x", train=rows, validation=rows[:4])).split()
     assert {row["label"] for row in split.train} == {0, 1, 2}
     assert len(split.train) + len(split.validation) == len(rows)
+
+
+def test_many_rare_labels_leave_most_rows_to_training(tmp_path):
+    family = Classification("topics", ("text",), tuple(f"t{k}" for k in range(40)))
+    rows = [{"text": f"x {i}", "label": f"t{i % 40}"} for i in range(80)]
+    split = load_task(family, dataset=folder(tmp_path / "x", train=rows, validation=rows[:4])).split()
+    assert (len(split.train), len(split.validation)) == (72, 8)
 
 
 def question(number, title):
@@ -411,6 +434,19 @@ def test_record_wants_both_numbers_of_a_query(idx, tmp_path):
     said = said_of("record", folder(tmp_path, train=[row, row | {"idx": idx}], validation=[row]))
     assert "train.jsonl, row 1: column 'idx' must hold passage and query" in said
     assert "idx" not in TASKS["record"].prepare(row | {"idx": idx})  # whoever asks need not number
+
+
+def test_record_takes_each_entity_of_an_example_once_and_data_as_they_are(tmp_path):
+    row = {
+        "passage": "Ann met Bo.",
+        "query": "@placeholder met Bo",
+        "entities": ["Ann", "Ann", "Bo"],
+        "answers": ["Ann"],
+    }
+    task = load_task("record", dataset=folder(tmp_path, train=[row], validation=[row]))
+    assert task.rows["train"][0]["entities"] == row["entities"]
+    with pytest.raises(DataError, match="'entities' has a text twice"):
+        task.family.prepare(row)
 
 
 ROLES = {"tokens": ["Ann", "gave", "it"], "predicate": 1, "tags": ["B-ARG0", "B-V", "B-ARG1"]}

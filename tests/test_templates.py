@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ptv2lib.backbones import load_backbone
 from ptv2lib.errors import BadOption
-from ptv2lib.tasks import TASKS
+from ptv2lib.tasks import TASKS, load_task
 from ptv2lib.templates import LEAST, Template, Verbalizer
+from ptv2lib.zero_shot import compare_templates
 
 MASK = "[MASK]"
 FILM = Template("{sentence} It was {mask}.")
@@ -407,6 +408,12 @@ def test_slots_count_as_pieces_when_a_row_is_cut(spelling):
 
 
 # Verbalizers
+
+
+def test_a_single_template_is_compared_as_one():
+    task = load_task("sst2", source="miniature", train_limit=8)
+    (found,) = compare_templates(task, "{sentence} It was {mask}.", backbone="tiny")
+    assert found["template"] == "{sentence} It was {mask}."
 
 
 def test_words_are_taken_in_the_order_of_the_labels():

@@ -1,8 +1,10 @@
 """A whole run: what is trained, what is kept, what is written (invariants 1, 2, 3, 6, 8)."""
 
 import dataclasses
+import itertools
 import json
 import math
+import random
 import signal
 import subprocess
 import sys
@@ -19,8 +21,10 @@ from ptv2lib import training
 from ptv2lib.backbones import BACKBONES, Backbone, fingerprint
 from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
+from ptv2lib.heads import SequenceHead
 from ptv2lib.methods import METHODS
 from ptv2lib.model import TOKENIZING
+from ptv2lib.tasks import find_task
 from ptv2lib.templates import Verbalizer
 from ptv2lib.training import BESIDE_A_PROMPT, _fits_memory, _groups, batches, choose_precision
 
@@ -135,6 +139,47 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(sentences):
     history = run.record["history"]
     assert len(history["epochs"]) == history["best_epoch"] + 2 < 30
     assert run.metrics["validation"]["accuracy"] == max(line["selection"] for line in history["epochs"])
+
+
+@pytest.fixture(scope="module")
+def options():
+    return pt.load_task("multirc", source="miniature", train_limit=40)
+
+
+def test_a_threshold_is_the_best_on_the_rows_that_select_and_stays_with_the_model(options, tmp_path):
+    model = pt.build_model(options, backbone="tiny", method="pt2", prompt_length=3)
+    config = pt.TrainingConfig(**QUICK, threshold="selection")
+    run = pt.train(model, options, config, output_dir=tmp_path / "run", progress=False)
+    history, (row,) = run.record["history"], pt.load_task("multirc", source="miniature").split().test[:1]
+    assert run.metrics["validation"]["f1a"] == pytest.approx(history["epochs"][history["best_epoch"] - 1]["selection"])
+    assert all(len(line["thresholds"]) == 1 for line in history["epochs"])
+    # To call every option right is among the choices, so no threshold does worse where it is chosen.
+    validation = options.split().validation
+    assert run.metrics["validation"]["f1a"] >= options.family.majority([], validation)["f1a"]
+    loaded = pt.load_prompt(tmp_path / "run" / "prompt", backbone="tiny")
+    assert loaded.predict([row]) == model.predict([row])
+
+
+def test_a_threshold_does_not_change_the_training(options):
+    weights = {}
+    for threshold in ("fixed", "selection"):
+        model = pt.build_model(options, backbone="tiny", method="pt2", prompt_length=3)
+        run = pt.train(model, options, pt.TrainingConfig(epochs=1, threshold=threshold), progress=False)
+        weights[threshold] = model.trainable()
+    (moved,) = [
+        name for name, weight in weights["fixed"].items() if not torch.equal(weight, weights["selection"][name])
+    ]
+    (shift,) = run.record["history"]["epochs"][0]["thresholds"]
+    assert moved == "head.linear.bias"
+    assert (weights["fixed"][moved] - weights["selection"][moved]).tolist() == pytest.approx([0, shift], abs=1e-6)
+
+
+def test_a_threshold_is_refused_where_nothing_has_one(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    with pytest.raises(BadOption, match="threshold='selection' moves the bias .* 'probe' on 'sst2' has none"):
+        pt.train(model, sentences, pt.TrainingConfig(threshold="selection"), progress=False)
+    with pytest.raises(UnknownName, match="threshold"):
+        pt.TrainingConfig(threshold="best")
 
 
 def test_the_record_says_what_was_done(sentences, tmp_path):
@@ -408,7 +453,187 @@ def test_training_leaves_the_accelerator_around_it_as_it_was(sentences):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_an_interrupt_leaves_the_best_finished_epoch(sentences, monkeypatch):
+def test_the_rows_that_select_are_scored_once_an_epoch(sentences, monkeypatch):
+    scored, evaluate = [], training.evaluate
+
+    def counted(model, encoded, rows, batch_size):
+        scored.append(rows)
+        return evaluate(model, encoded, rows, batch_size)
+
+    monkeypatch.setattr(training, "evaluate", counted)
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    run = pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    split = sentences.split()
+    assert scored == [split.validation, split.validation, split.test]
+    # What was scored then is what the weights that are kept score now.
+    again = evaluate(model, model.encode(split.validation), split.validation)
+    assert run.metrics["validation"] == again
+
+
+def test_weights_opened_by_hand_are_refused_and_not_trained(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    model.requires_grad_(False)
+    with pytest.raises(BadOption, match="Every weight has requires_grad=False"):
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    model.requires_grad_(True)  # "thawed" again, the frozen encoder with it
+    with pytest.raises(BadOption, match="'pt2' leaves the encoder's 'embeddings.*' as it is"):
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    model.backbone.requires_grad_(False)
+    pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "lora"])
+def test_what_was_trained_is_saved_although_it_was_frozen_since(sentences, method, tmp_path):
+    model = pt.build_model(sentences, backbone="tiny", method=method)
+    pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    model.requires_grad_(False)
+    model.save_prompt(tmp_path / "prompt")
+    again = pt.load_prompt(tmp_path / "prompt", backbone="tiny")
+    assert again.predict([EXAMPLES["sst2"]]) == model.predict([EXAMPLES["sst2"]])
+
+
+def test_a_run_leaves_the_random_states_as_they_were(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+
+
+def test_seeds_hold_in_threads(sentences):
+    def build(seed):
+        return pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3, seed=seed).prompt.keys_values
+
+    alone, wrong = {seed: build(seed) for seed in range(4)}, []
+
+    def work(seed):
+        wrong.extend(seed for _ in range(8) if not torch.equal(build(seed), alone[seed]))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in alone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_compiled_model_trains_as_the_plain_one(sentences):
+    weights = {}
+    for compiled in (False, True):
+        model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3, tune_backbone=True)
+        given = torch.compile(model, backend="eager") if compiled else model
+        pt.train(given, sentences, pt.TrainingConfig(epochs=1), progress=False)
+        weights[compiled] = model.state_dict()
+    assert all(torch.equal(weight, weights[True][name]) for name, weight in weights[False].items())
+
+
+class Largest(SequenceHead):
+    """A head that the library does not have."""
+
+
+@pytest.mark.parametrize("part", ["head", "prompt"])
+def test_a_part_put_in_by_hand_is_not_saved_as_another(sentences, part, tmp_path):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    other = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3, position_offset="shift")
+    setattr(model, part, Largest(32, 2) if part == "head" else other.prompt)
+    with pytest.raises(BadOption, match=f"The {part} was replaced"):
+        model.save_prompt(tmp_path / "prompt")
+    assert not (tmp_path / "prompt").exists()
+
+
+def test_models_that_share_an_encoder_can_be_scored_in_turn(sentences):
+    backbone = pt.load_backbone("tiny")
+    first, second = (
+        pt.build_model(sentences, backbone=backbone, method="pt2", prompt_length=3, seed=seed) for seed in (0, 1)
+    )
+    rows = sentences.split().train
+    expected = dict(second.logits([one for inputs in second.encode(rows) for one in inputs], 4))
+    first.train(), second.train()
+    few = [one for inputs in first.encode(rows[:4]) for one in inputs]
+    found = {}
+    for (k, scores), _ in itertools.zip_longest(
+        second.logits([one for inputs in second.encode(rows) for one in inputs], 4),
+        first.logits(few, 4),
+        fillvalue=None,
+    ):
+        found[k] = scores
+    assert first.training and second.training
+    assert all(np.array_equal(found[k], scores) for k, scores in expected.items())
+
+
+def test_building_on_a_shared_encoder_leaves_the_dropout_of_a_training(sentences):
+    backbone = pt.load_backbone("tiny")
+    pt.build_model(sentences, backbone=backbone, method="pt2", prompt_length=3, backbone_dropout=0.1).train()
+    pt.build_model(sentences, backbone=backbone, method="pt2", prompt_length=3, backbone_dropout=0.4)
+    assert {module.p for module in backbone.encoder.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
+
+
+def test_weights_are_on_disk_before_anything_is_scored(sentences, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("the scorer")
+
+    monkeypatch.setattr(training, "score_sets", fails)
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    with pytest.raises(RuntimeError, match="the scorer"):
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK), output_dir=tmp_path / "run", progress=False)
+    again = pt.load_prompt(tmp_path / "run" / "prompt", backbone="tiny")
+    assert again.predict([EXAMPLES["sst2"]]) == model.predict([EXAMPLES["sst2"]])
+
+
+def test_a_refused_training_leaves_the_cut(sentences, monkeypatch):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    before = model.max_length
+    with monkeypatch.context() as patch, pytest.raises(BadOption, match="needs about"):
+        patch.setattr(training, "free_memory", lambda: 0)
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK, max_length=9), progress=False)
+    assert model.max_length == before
+
+
+def test_a_batch_larger_than_the_set_is_all_of_it(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    pt.train(model, sentences, pt.TrainingConfig(epochs=1, batch_size=10**8), progress=False)
+
+
+def test_several_processes_are_refused(sentences, monkeypatch):
+    from accelerate import Accelerator
+
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    with pytest.raises(BadOption, match="2 processes were started"):
+        pt.train(model, sentences, pt.TrainingConfig(epochs=1), progress=False)
+
+
+@pytest.mark.parametrize("swapped", ["model", "task", "config"])
+def test_what_train_takes_is_checked(sentences, swapped):
+    model = pt.build_model(sentences, backbone="tiny", method="probe")
+    given = {"model": model, "task": sentences, "config": pt.TrainingConfig()} | {swapped: "sst2"}
+    with pytest.raises(BadOption, match="Training takes a model of build_model, .* not 'sst2'"):
+        pt.train(given["model"], given["task"], given["config"], progress=False)
+
+
+def test_scores_are_float32_whatever_surrounds_them(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    alone = model.predict([EXAMPLES["sst2"]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.predict([EXAMPLES["sst2"]]) == alone
+
+
+def test_a_model_for_another_task_is_checked_and_ready(sentences):
+    model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+    assert not model.for_task(find_task("rte")).training
+    with pytest.raises(BadOption, match="a model needs two or more"):
+        model.for_task(find_task("ewt_srl"))
+    words = pt.build_model(sentences, backbone="tiny", method="discrete", calibration="empty")
+    with pytest.raises(BadOption, match="calibration='empty' belongs to one task"):
+        words.for_task(find_task("rte"))
+
+
+def test_an_interrupt_leaves_the_best_finished_epoch(sentences, tmp_path, monkeypatch):
     model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
     kept = []
 
@@ -416,11 +641,16 @@ def test_an_interrupt_leaves_the_best_finished_epoch(sentences, monkeypatch):
         if kept:
             raise KeyboardInterrupt
         kept.append({name: weight.detach().clone() for name, weight in model.trainable().items()})
-        return 0.5
+        return {"accuracy": 0.5}, 0.0
 
     monkeypatch.setattr(training, "_select", select)
+    out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        pt.train(model, sentences, pt.TrainingConfig(epochs=3, learning_rate=1e-2), progress=False)
+        pt.train(model, sentences, pt.TrainingConfig(epochs=3, learning_rate=1e-2), output_dir=out, progress=False)
+    assert pt.load_prompt(out / "prompt", backbone="tiny").predict([EXAMPLES["sst2"]]) == model.predict(
+        [EXAMPLES["sst2"]]
+    )
+    assert not (out / "record.json").exists()
     assert all(torch.equal(weight, kept[0][name]) for name, weight in model.trainable().items())
     assert not any(module.training for module in model.modules())
     assert model.trained

@@ -127,13 +127,16 @@ class Task:
         groups = self._grouped(rows)
         chosen: set[int] = set()
         if len(groups) == len(rows):
-            share = min(len(rows) // 10, 1000) / len(rows)
+            wanted = min(len(rows) // 10, 1000)
+            share = wanted / len(rows)
             strata = defaultdict(list)
             for number, row in enumerate(rows):
                 strata[self.family.strata(row)].append(number)
             for _, numbers in sorted(strata.items()):
                 # The only row of its label trains: held out, it would leave nothing to learn the label from.
                 chosen.update(draw.sample(numbers, min(max(1, round(share * len(numbers))), len(numbers) - 1)))
+            if max(2, wanted) < min(len(strata), len(chosen)):  # with a row of each label too few would train
+                chosen = set(draw.sample(sorted(chosen), max(2, wanted)))
         else:
             wanted = min(sum(map(self.family.size, rows)) / 10, 1000)
             count = 0

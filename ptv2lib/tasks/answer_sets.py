@@ -15,7 +15,7 @@ import numpy as np
 from ..encoding import Encoded, Layout
 from ..errors import DataError
 from ..formats import superglue_rows
-from ..metrics import answer_set_scores, best_match
+from ..metrics import answer_set_scores, best_f1a_margin, best_match
 from ..sources import HubSet, Table
 from .common import (
     NO_HUB,
@@ -66,6 +66,7 @@ class MultiRC(AnswerSet):
     """Which answers to a question about a paragraph are right? (Khashabi et al., 2018)."""
 
     metric: ClassVar[str] = "f1a"
+    has_threshold: ClassVar[bool] = True
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give one row a question: `paragraph`, `question`, `answers`, `labels`, `idx` of all three."""
@@ -128,6 +129,11 @@ class MultiRC(AnswerSet):
     def decode(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> list[int]:
         """0 or 1 for each option."""
         return [int(scores.argmax()) for scores in logits]
+
+    def best_threshold(self, logits: Sequence[np.ndarray], rows: Sequence[Mapping]) -> float:
+        """By F1a: an option is worth calling right long before it is likelier right than wrong."""
+        gold = [label for row in rows for label in row["labels"]]
+        return best_f1a_margin([float(scores[1] - scores[0]) for scores in logits], gold)[0]
 
     def score(self, predicted: Sequence[Sequence[int]], rows: Sequence[Mapping]) -> dict[str, Any]:
         """F1 over all options, and the share of questions with every option right."""
@@ -261,10 +267,12 @@ class ReCoRD(AnswerSet):
         """A `passage`, a `query` with `@placeholder`, and the `entities` to choose from.
 
         Raises:
-            DataError: if one is missing.
+            DataError: if one is missing, or an entity is given twice.
         """
         unasked = {"answers": [], "idx": {"passage": 0, "query": 0}}
         row = self.read(Table([dict(example) | unasked], {}, "The example"))[0]
+        if len(set(row["entities"])) < len(row["entities"]):
+            raise DataError("The example: column 'entities' has a text twice; give each entity once.")
         return {column: row[column] for column in ("passage", "query", "entities")}
 
     def answer(self, logits: Sequence[np.ndarray], inputs: Sequence[Encoded], row: Mapping) -> dict[str, Any]:

@@ -93,7 +93,11 @@ class Classification(TaskFamily):
         names = table.names.get("label")
         return [
             self._row(row, number, table.place(number))
-            | {"label": read_label(row.get("label", UNLABELLED), self.labels, names, table.place(number))}
+            | {
+                "label": read_label(row["label"], self.labels, names, table.place(number))
+                if "label" in row
+                else UNLABELLED
+            }
             for number, row in enumerate(rows)
         ]
 

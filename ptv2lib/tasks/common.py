@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -41,6 +42,8 @@ class TaskFamily(ABC):
     """The score by which epochs and settings are chosen."""
     together: ClassVar[bool] = False
     """Whether the inputs of a row must share a training batch."""
+    has_threshold: ClassVar[bool] = False
+    """Whether its two labels may be parted elsewhere than where both are equally likely; then it has `best_threshold`."""
     layouts: ClassVar[tuple[str, ...]] = ()
     """Ways to lay a row out, the default first; none where there is one way only."""
 
@@ -91,6 +94,15 @@ class TaskFamily(ABC):
     @abstractmethod
     def score(self, predicted: Sequence, rows: Sequence[Mapping]) -> dict[str, Any]:
         """Scores of predictions, the task's own metric first."""
+
+    def best_threshold(self, logits: Sequence[np.ndarray], rows: Sequence[Mapping]) -> float:
+        """The margin of the second label over the first that parts them best on these rows.
+
+        Args:
+            logits: of every input of every row, in order.
+            rows: the rows, labelled.
+        """
+        raise NotImplementedError(f"{self.name} has no threshold.")
 
     @abstractmethod
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
@@ -224,6 +236,8 @@ def check_words(table: Table) -> None:
 def read_label(value: Any, labels: Sequence[str], names: Sequence[str] | None, where: str) -> int:
     """One label as an index into `labels`; accepts an index, a ClassLabel index of the file, a string, or a truth value.
 
+    Where all labels are whole numbers themselves, such as `("1", "2", "3")`, a bare number means the label of that name.
+
     Raises:
         DataError: for anything else, naming the row.
     """
@@ -232,9 +246,12 @@ def read_label(value: Any, labels: Sequence[str], names: Sequence[str] | None, w
     if isinstance(value, bool) or value is None:
         raise DataError(f"{where}: {value!r} is no label; labels are {', '.join(labels)}.")
     if isinstance(value, int):
-        if value == UNLABELLED:
+        numbers = names is None and all(re.fullmatch("-?[0-9]+", label) for label in labels)
+        if numbers and (value != UNLABELLED or str(value) in labels):
+            value = str(value)
+        elif value == UNLABELLED:
             return UNLABELLED
-        if names is not None and 0 <= value < len(names):
+        elif names is not None and 0 <= value < len(names):
             value = names[value]
         elif names is None and 0 <= value < len(labels):
             return value

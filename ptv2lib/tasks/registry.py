@@ -14,7 +14,7 @@ from ..errors import PromptMismatch
 from ..sources import PARQUET_BRANCH, SHIFTS, HubPart, HubSet
 from .answer_sets import MultiRC, ReCoRD
 from .classification import Classification, Coreference, WordInContext
-from .common import TaskFamily
+from .common import NO_HUB, TaskFamily
 from .multiple_choice import MultipleChoice
 from .question_answering import QuestionAnswering
 from .semantic_roles import SemanticRoles
@@ -329,11 +329,11 @@ _KINDS: dict[str, type[TaskFamily]] = {
 def family_to(family: TaskFamily) -> dict[str, Any]:
     """A family as plain values, so that a saved prompt knows its task by itself."""
     values = {key: value for key, value in asdict(family).items() if key != "hub"}
-    return {"family": type(family).__name__, **values}
+    return {"family": type(family).__name__, "hub_id": family.hub.hub_id, **values}
 
 
 def family_from(values: Mapping[str, Any]) -> TaskFamily:
-    """The family that `family_to` wrote; its place on the Hub comes from the task of that name, if there is one.
+    """The family that `family_to` wrote; its place on the Hub comes from the task of that name, if it has the same.
 
     Raises:
         PromptMismatch: for a kind that does not exist.
@@ -346,8 +346,10 @@ def family_from(values: Mapping[str, Any]) -> TaskFamily:
     kind = _KINDS[values["family"]]
     known = {field.name for field in fields(kind)}
     chosen = {key: _without_lists(value) for key, value in values.items() if key in known}
-    hub = {"hub": TASKS[chosen["name"]].hub} if chosen["name"] in TASKS else {}
-    return kind(**chosen, **hub)
+    hub = TASKS[chosen["name"]].hub if chosen["name"] in TASKS else NO_HUB
+    if values.get("hub_id", hub.hub_id) != hub.hub_id:  # older prompts have no id and count as the registry's task
+        hub = NO_HUB
+    return kind(**chosen, hub=hub)
 
 
 def _without_lists(value: Any) -> Any:
