@@ -470,6 +470,18 @@ def eager_where_faster(encoders: Iterable[nn.Module], precision: str) -> Iterato
             encoder.set_attn_implementation("ptv2_sdpa")
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards the mode that each module had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def keys_and_values(encoder: nn.Module, **inputs: Any) -> Tensor:
     """Record what every layer of an attached encoder attends to on `inputs`.
 
@@ -479,14 +491,8 @@ def keys_and_values(encoder: nn.Module, **inputs: Any) -> Tensor:
         `[layers, 2, batch, heads, text, head size]`, without gradients and without dropout.
     """
     recorder = Recorder()
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()  # an earlier training may have left dropout on
-    try:
-        with torch.no_grad():
-            encoder(**inputs, ptv2=recorder)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(encoder), torch.no_grad():  # an earlier training may have left dropout on
+        encoder(**inputs, ptv2=recorder)
     return torch.stack([torch.stack(recorder.keys_values[layer]) for layer in sorted(recorder.keys_values)])
 
 
@@ -584,23 +590,17 @@ def _self_check(encoder: nn.Module, shape: Shape) -> None:
     device = next(encoder.parameters()).device
     seed = torch.Generator().manual_seed(0)
     size = (shape.layers, 2, shape.key_value_heads, 1, shape.head_size)
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            ids = torch.arange(4, device=device)[None] + encoder.config.vocab_size // 2
-            keys_values = torch.randn(size, generator=seed).to(device).requires_grad_()
-            prompt = DeepPrompt(keys_values, tuple(range(shape.layers)))
-            output = encoder(input_ids=ids, ptv2=prompt)[0]
-            felt = torch.zeros(shape.layers, dtype=torch.bool)
-            if output.requires_grad:
-                # Not the plain sum, which a layer norm at the end makes a constant.
-                weights = torch.randn(output.shape, generator=seed).to(output)
-                (slope,) = torch.autograd.grad((output * weights).sum(), keys_values, allow_unused=True)
-                felt = felt if slope is None else slope.abs().flatten(1).amax(1).cpu() > 0
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(encoder), torch.inference_mode(False), torch.enable_grad():
+        ids = torch.arange(4, device=device)[None] + encoder.config.vocab_size // 2
+        keys_values = torch.randn(size, generator=seed).to(device).requires_grad_()
+        prompt = DeepPrompt(keys_values, tuple(range(shape.layers)))
+        output = encoder(input_ids=ids, ptv2=prompt)[0]
+        felt = torch.zeros(shape.layers, dtype=torch.bool)
+        if output.requires_grad:
+            # Not the plain sum, which a layer norm at the end makes a constant.
+            weights = torch.randn(output.shape, generator=seed).to(output)
+            (slope,) = torch.autograd.grad((output * weights).sum(), keys_values, allow_unused=True)
+            felt = felt if slope is None else slope.abs().flatten(1).amax(1).cpu() > 0
     name = type(encoder).__name__
     depth = encoder.config.num_hidden_layers
     missing = shape.layers != depth and not family_of(encoder).shared

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import OutputError
 from .files import writable_folder, write_json
-from .model import SAVED
+from .model import check_replaceable
 from .options import ModelOptions
 
 RESULTS = ("record.json", "log.jsonl", "prompt", "model", "phase1.jsonl", "phase1")
@@ -56,11 +56,7 @@ def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Pat
             if old != new:
                 raise OutputError(f"{folder} holds a run with {key}={old!r}, not {new!r}; choose another folder.")
         for part in ("prompt", "model"):
-            foreign = {entry.name for entry in (folder / part).glob("*")} - SAVED
-            if foreign:
-                raise OutputError(
-                    f"{folder / part} holds {min(foreign)!r}, which a new run would remove; choose another folder."
-                )
+            check_replaceable(folder / part)
     elif any((folder / other).exists() for other in RESULTS):
         raise OutputError(f"{folder} holds results of something else; choose another folder.")
     return folder

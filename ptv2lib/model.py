@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import is_open, open_weights
-from .attention import Shape, attach, check_gate, check_position_offset
+from .attention import Shape, attach, check_gate, check_position_offset, evaluating
 from .backbones import Backbone, checkpoint_activations, set_dropout, silent
 from .encoding import Encoded, Layout, collate, stored
 from .errors import BadOption, DataError, OutputError
@@ -351,7 +350,7 @@ class PromptedModel(nn.Module):
             raise BadOption(
                 f"{self.method!r} changes the encoder itself, so there is no prompt to save; use save_model."
             )
-        _check_replaceable(folder)
+        check_replaceable(folder)
         with whole_folder(folder) as staging:
             self._save_into(staging)
         return Path(folder)
@@ -365,7 +364,7 @@ class PromptedModel(nn.Module):
         """
         if self.trains != "everything":
             raise BadOption(f"{self.method!r} trains little or nothing of the encoder; use save_prompt.")
-        _check_replaceable(folder)
+        check_replaceable(folder)
         with whole_folder(folder) as staging, silent():
             (self.loaded.masked_lm or self.backbone).save_pretrained(staging / "backbone")
             self.tokenizer.save_pretrained(staging / "backbone")
@@ -441,18 +440,6 @@ def _form(part: nn.Module | None) -> tuple:
     return type(part), *(getattr(part, name, None) for name in ("layers", "length", "offset", "pooling", "words"))
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards the mode that each module had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def check_labels(family: TaskFamily) -> None:
     """Raise `BadOption` for a task with fewer than two labels."""
     if len(family.labels) < 2:
@@ -461,8 +448,8 @@ def check_labels(family: TaskFamily) -> None:
         )
 
 
-def _check_replaceable(folder: str | os.PathLike) -> None:
-    """Refuse a folder that saving would empty of something else than a saved prompt or model.
+def check_replaceable(folder: str | os.PathLike) -> None:
+    """Refuse a folder that would be emptied of something else than a saved prompt or model.
 
     Raises:
         OutputError: naming it.
@@ -471,7 +458,7 @@ def _check_replaceable(folder: str | os.PathLike) -> None:
     held = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if path.is_file() or held - SAVED or (held and "prompt.json" not in held):
         raise OutputError(
-            f"{path} holds something else than a saved prompt, which saving would remove; choose another folder."
+            f"{path} holds something else than a saved prompt, which would be removed; choose another folder."
         )
     if path.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OutputError(f"{path} is the folder this process works in and cannot be replaced; choose another folder.")

@@ -317,8 +317,8 @@ def plan_training(
             f"backbone_learning_rate={config.backbone_learning_rate} has nothing to move: {model.method!r} leaves the "
             "encoder as it is."
         )
-    readable = model.family.has_threshold and isinstance(model.head, SequenceHead)
-    if config.threshold != "fixed" and not (readable and model.head.linear.bias.requires_grad):
+    movable = isinstance(model.head, SequenceHead) and model.head.linear.bias.requires_grad
+    if config.threshold != "fixed" and not (movable and hasattr(model.family, "best_threshold")):
         raise BadOption(
             f"threshold={config.threshold!r} moves the bias of a linear head that tells right from wrong options, as on "
             f"multirc; {model.method!r} on {task.name!r} has none."

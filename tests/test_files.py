@@ -72,7 +72,7 @@ def test_a_run_removes_no_file_but_its_own(tmp_path):
     (tmp_path / "run" / "prompt").mkdir()
     for name in ("record.json", "prompt/prompt.json", "prompt/notes.txt"):
         (tmp_path / "run" / name).touch()
-    with pytest.raises(OutputError, match="'notes.txt', which a new run would remove"):
+    with pytest.raises(OutputError, match="prompt holds something else than a saved prompt"):
         claim(tmp_path / "run", RUN)
     assert (tmp_path / "run" / "record.json").exists() and (tmp_path / "run" / "prompt" / "notes.txt").exists()
     (tmp_path / "run" / "prompt" / "notes.txt").unlink()

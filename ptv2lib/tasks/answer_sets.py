@@ -66,7 +66,6 @@ class MultiRC(AnswerSet):
     """Which answers to a question about a paragraph are right? (Khashabi et al., 2018)."""
 
     metric: ClassVar[str] = "f1a"
-    has_threshold: ClassVar[bool] = True
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give one row a question: `paragraph`, `question`, `answers`, `labels`, `idx` of all three."""
@@ -131,7 +130,14 @@ class MultiRC(AnswerSet):
         return [int(scores.argmax()) for scores in logits]
 
     def best_threshold(self, logits: Sequence[np.ndarray], rows: Sequence[Mapping]) -> float:
-        """By F1a: an option is worth calling right long before it is likelier right than wrong."""
+        """By how much *true* must lead to be said, so that these rows have the best F1a.
+
+        An option is worth calling right long before it is likelier right than wrong.
+
+        Args:
+            logits: of every option of every row, in order.
+            rows: the rows, labelled.
+        """
         gold = [label for row in rows for label in row["labels"]]
         return best_f1a_margin([float(scores[1] - scores[0]) for scores in logits], gold)[0]
 

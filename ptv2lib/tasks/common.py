@@ -42,8 +42,6 @@ class TaskFamily(ABC):
     """The score by which epochs and settings are chosen."""
     together: ClassVar[bool] = False
     """Whether the inputs of a row must share a training batch."""
-    has_threshold: ClassVar[bool] = False
-    """Whether its two labels may be parted elsewhere than where both are equally likely; then it has `best_threshold`."""
     layouts: ClassVar[tuple[str, ...]] = ()
     """Ways to lay a row out, the default first; none where there is one way only."""
 
@@ -94,15 +92,6 @@ class TaskFamily(ABC):
     @abstractmethod
     def score(self, predicted: Sequence, rows: Sequence[Mapping]) -> dict[str, Any]:
         """Scores of predictions, the task's own metric first."""
-
-    def best_threshold(self, logits: Sequence[np.ndarray], rows: Sequence[Mapping]) -> float:
-        """The margin of the second label over the first that parts them best on these rows.
-
-        Args:
-            logits: of every input of every row, in order.
-            rows: the rows, labelled.
-        """
-        raise NotImplementedError(f"{self.name} has no threshold.")
 
     @abstractmethod
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
