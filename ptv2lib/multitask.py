@@ -30,6 +30,7 @@ from .training import (
     fill_config,
     fit,
     plan_training,
+    predict_sets,
     prepare,
     saving_what_was_reached,
     score_sets,
@@ -123,7 +124,10 @@ def train_multitask(
         model.trained = model.trained or any(member.plan.model.trained for member in members)
     model.eval()
     reached = [
-        {"best_epoch": first.best_epoch, "metrics": score_sets(member, selected)}
+        {
+            "best_epoch": first.best_epoch,
+            "metrics": score_sets(member, predict_sets(member, validation=False), selected),
+        }
         for member, selected in zip(members, first.best_metrics, strict=True)
     ]
     seconds = round(time.perf_counter() - started, 1)

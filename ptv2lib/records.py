@@ -111,8 +111,7 @@ def summarize(records: Iterable[dict[str, Any]], split: str = "test") -> list[di
 
     Runs on another backbone, source or number of training rows stand in rows of their own, also without a name that tells
     them apart. Beside the mean stand the majority line, the rows of each part, the precisions of the forward pass in training,
-    and the standard error that the number of scored rows alone brings, averaged over the seeds (None for span scores, which
-    have no simple one).
+    and the standard error that the number of scored rows alone brings, averaged over the seeds (None where a record has none).
 
     Raises:
         DataError: if two runs of a row have the same seed, so that something else tells them apart.

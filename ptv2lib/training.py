@@ -32,7 +32,7 @@ from .folders import Log, check_folder, claim
 from .heads import SequenceHead
 from .memory import free_memory, give_back
 from .methods import METHODS
-from .metrics import standard_error
+from .metrics import jackknife_error, standard_error
 from .model import PromptedModel
 from .options import fill, settle_kinds
 from .randomness import seeded
@@ -535,10 +535,13 @@ def conclude(
     model, settings = material.plan.model, material.plan.settings
     if folder is not None:  # before anything is scored, which may fail
         _save_weights(model, folder)
-    metrics = score_sets(material, state.best_metrics[0] if state.best_metrics else None)
+    selected = state.best_metrics[0] if state.best_metrics else None
+    predicted = predict_sets(material, selected is None)
+    metrics = score_sets(material, predicted, selected)
+    error = _row_error(material, metrics, predicted)
     seconds = time.perf_counter() - started
     settings = settings | {part: settings[part] | added for part, added in further.items()}
-    record = _record(material, settings, metrics, state, seconds)
+    record = _record(material, settings, metrics, error, state, seconds)
     path = None
     if folder is not None:
         path = write_json(folder / "record.json", record)
@@ -563,23 +566,35 @@ def _save_weights(model: PromptedModel, folder: Path) -> None:
         model.save_prompt(folder / "prompt")
 
 
-def score_sets(material: Material, selected: dict[str, Any] | None = None) -> dict[str, dict[str, Any] | None]:
+def predict_sets(material: Material, validation: bool = True) -> dict[str, list[Any]]:
+    """The predictions for every set that is scored, by name.
+
+    Args:
+        material: the model and its rows.
+        validation: whether also for the rows that select.
+    """
+    plan, predicted = material.plan, {}
+    for part, rows in _scored(plan.split).items():
+        if rows is plan.split.test and part != "test":  # a second name of the same rows
+            predicted[part] = predicted["test"]
+        elif rows and (validation or part != "validation"):
+            predicted[part] = plan.model.decode(material.data[part], rows, plan.config.evaluation_batch_size)
+    return predicted
+
+
+def score_sets(
+    material: Material, predicted: Mapping[str, Sequence], selected: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any] | None]:
     """The scores of every set that is scored, by name; `test` is None where nothing is left to score.
 
     Args:
         material: the model and its rows.
+        predicted: what `predict_sets` gave.
         selected: scores of the rows that select, if these weights have them already.
     """
-    plan = material.plan
-    metrics: dict[str, dict[str, Any] | None] = {"validation": selected, "test": None}
-    for part, rows in _scored(plan.split).items():
-        if part == "validation" and selected is not None:
-            continue
-        if rows is plan.split.test and part != "test":  # a second name of the same rows
-            metrics[part] = metrics["test"]
-        elif rows:
-            metrics[part] = evaluate(plan.model, material.data[part], rows, plan.config.evaluation_batch_size)
-    return metrics
+    family, parts = material.plan.model.family, _scored(material.plan.split)
+    scores = {part: family.score(found, parts[part]) for part, found in predicted.items()}
+    return {"validation": selected, "test": None} | scores
 
 
 def evaluate(
@@ -749,16 +764,34 @@ def _peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def _row_error(material: Material, metrics: Mapping[str, Any], predicted: Mapping[str, Sequence]) -> float | None:
+    """The standard error that the number of scored rows alone brings; None for an F1 where all that is scored selects."""
+    family, split = material.plan.model.family, material.plan.split
+    if family.metric == "accuracy":
+        part = "test" if split.test else "validation"
+        return standard_error(metrics[part][family.metric], len(getattr(split, part)))
+    if not split.test:
+        return None
+    rows, found = split.test, predicted["test"]
+    groups = [k if family.group(row) is None else family.group(row) for k, row in enumerate(rows)]
+    return jackknife_error(
+        lambda kept: family.score([found[i] for i in kept], [rows[i] for i in kept])[family.metric], groups
+    )
+
+
 def _record(
-    material: Material, settings: dict[str, Any], metrics: dict[str, Any], state: TrainingState, seconds: float
+    material: Material,
+    settings: dict[str, Any],
+    metrics: dict[str, Any],
+    error: float | None,
+    state: TrainingState,
+    seconds: float,
 ) -> dict[str, Any]:
     plan, data = material.plan, material.data
     model, task, split = plan.model, plan.task, plan.split
-    scored = "test" if split.test else "validation"
-    rows = getattr(split, scored)
+    rows = split.test or split.validation
     parts = {"train": split.train} | _scored(split)
     majority = model.family.majority(split.train, rows)
-    score = metrics[scored][model.family.metric]
     return {
         "name": plan.name,
         "task": task.name,
@@ -767,7 +800,7 @@ def _record(
         "seed": settings["training"]["seed"],
         "metrics": metrics,
         "majority": majority,
-        "standard_error": standard_error(score, len(rows)) if model.family.metric == "accuracy" else None,
+        "standard_error": error,
         "trainable_parameters": model.trainable_parameters,
         "backbone_parameters": sum(
             parameter.numel() for name, parameter in model.backbone.named_parameters() if ".lora_" not in name

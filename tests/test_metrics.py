@@ -1,9 +1,11 @@
 """Scores equal independent implementations, also where there is nothing to score."""
 
+import math
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from ptv2lib.metrics import (
     best_match,
     evaluate_metric,
     exact_match,
+    jackknife_error,
     macro_f1,
     normalize_answer,
     role_arguments,
@@ -558,3 +561,28 @@ def test_an_unknown_metric_comes_with_the_nearest():
 
 def test_standard_error_of_rte():
     assert standard_error(0.6, 277) == pytest.approx(0.0294, abs=1e-4)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=60), st.integers(1, 4))
+def test_the_jackknife_of_a_mean_is_its_formula_however_often_a_row_is_repeated(right, times):
+    rows = [one for one in right for _ in range(times)]
+    groups = [k for k in range(len(right)) for _ in range(times)]
+    found = jackknife_error(lambda kept: sum(rows[i] for i in kept) / len(kept), groups, parts=len(right))
+    share = sum(right) / len(right)
+    assert found == pytest.approx(math.sqrt(share * (1 - share) / (len(right) - 1)), abs=1e-9)
+
+
+def test_the_jackknife_of_an_f1_is_near_the_bootstrap():
+    draw = np.random.default_rng(0)
+    gold = draw.integers(0, 2, size=(300, 4))
+    found = np.where(draw.random(gold.shape) < 0.7, gold, 1 - gold)
+
+    def score(kept):
+        return answer_set_scores(found[list(kept)].tolist(), gold[list(kept)].tolist())["f1a"]
+
+    again = [score(draw.integers(0, len(gold), len(gold))) for _ in range(400)]
+    assert jackknife_error(score, range(len(gold)), parts=100) == pytest.approx(np.std(again), rel=0.3)
+
+
+def test_rows_of_one_group_have_no_error():
+    assert jackknife_error(len, ["a", "a"]) is None and jackknife_error(len, []) is None

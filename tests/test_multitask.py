@@ -231,7 +231,7 @@ def test_an_interrupted_run_keeps_what_was_finished(entities, tmp_path, monkeypa
     assert {path.name for path in (out / "wikiann").iterdir()} == {"run.json"}
     assert "metrics" in json.loads((out / "phase1.jsonl").read_text().splitlines()[-1])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # again, cut off after phase 1
-        patch.setattr(multitask, "score_sets", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(multitask, "predict_sets", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
         train_multitask(build(entities), entities, CONFIG, output_dir=out, progress=False)
     assert (out / "conll04" / "record.json").read_text() == first
     train_multitask(build(entities), entities, CONFIG, output_dir=out, progress=False)

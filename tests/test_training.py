@@ -23,7 +23,7 @@ from ptv2lib.encoding import collate
 from ptv2lib.errors import BadOption, DataError, NoNetwork, OutputError, PromptMismatch, UnknownName, UnsupportedEncoder
 from ptv2lib.heads import SequenceHead
 from ptv2lib.methods import METHODS
-from ptv2lib.model import TOKENIZING
+from ptv2lib.model import TOKENIZING, PromptedModel
 from ptv2lib.tasks import find_task
 from ptv2lib.templates import Verbalizer
 from ptv2lib.training import BESIDE_A_PROMPT, _fits_memory, _groups, batches, choose_precision
@@ -177,6 +177,20 @@ def test_a_threshold_does_not_change_the_training(options):
     (shift,) = run.record["history"]["epochs"][0]["thresholds"]
     assert moved == "head.linear.bias"
     assert (weights["fixed"][moved] - weights["selection"][moved]).tolist() == pytest.approx([0, shift], abs=1e-6)
+
+
+def test_the_row_error_of_an_f1_leaves_paragraphs_out(options):
+    model = pt.build_model(options, backbone="tiny", method="pt2", prompt_length=3)
+    run = pt.train(model, options, pt.TrainingConfig(epochs=1, threshold="selection"), progress=False)
+    rows = options.split().test
+    predicted = model.decode(model.encode(rows), rows)
+    scores = []
+    for paragraph in {row["paragraph"] for row in rows}:
+        kept = [i for i, row in enumerate(rows) if row["paragraph"] != paragraph]
+        scores.append(options.family.score([predicted[i] for i in kept], [rows[i] for i in kept])["f1a"])
+    assert len(scores) == 10  # no more than the twenty parts
+    assert run.record["standard_error"] == pytest.approx(math.sqrt(9 * np.var(scores)))
+    assert 0 < run.record["standard_error"] < 0.1
 
 
 def test_a_threshold_is_refused_where_nothing_has_one(sentences):
@@ -459,19 +473,19 @@ def test_training_leaves_the_accelerator_around_it_as_it_was(sentences):
 
 
 def test_the_rows_that_select_are_scored_once_an_epoch(sentences, monkeypatch):
-    scored, evaluate = [], training.evaluate
+    scored, decode = [], PromptedModel.decode
 
     def counted(model, encoded, rows, batch_size):
         scored.append(rows)
-        return evaluate(model, encoded, rows, batch_size)
+        return decode(model, encoded, rows, batch_size)
 
-    monkeypatch.setattr(training, "evaluate", counted)
+    monkeypatch.setattr(PromptedModel, "decode", counted)
     model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
     run = pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
     split = sentences.split()
     assert scored == [split.validation, split.validation, split.test]
     # What was scored then is what the weights that are kept score now.
-    again = evaluate(model, model.encode(split.validation), split.validation)
+    again = training.evaluate(model, model.encode(split.validation), split.validation)
     assert run.metrics["validation"] == again
 
 
@@ -582,7 +596,7 @@ def test_weights_are_on_disk_before_anything_is_scored(sentences, tmp_path, monk
     def fails(*_):
         raise RuntimeError("the scorer")
 
-    monkeypatch.setattr(training, "score_sets", fails)
+    monkeypatch.setattr(training, "predict_sets", fails)
     model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
     with pytest.raises(RuntimeError, match="the scorer"):
         pt.train(model, sentences, pt.TrainingConfig(**QUICK), output_dir=tmp_path / "run", progress=False)

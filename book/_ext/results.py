@@ -186,8 +186,8 @@ def searched(records: list[dict], task: str) -> list[list[str]]:
 def gap(one: dict, other: dict) -> tuple[float, float, float]:
     """By how much one row of `summarize` is above another, and the ends of the 95 % interval (Welch).
 
-    Two things make it wide: the seeds, a few each, and where there is a simple formula, the number of scored rows. The second
-    is taken as independent although both methods are scored on the same rows, so the interval is wider than it need be.
+    Two things make it wide: the seeds, a few each, and where the rows have a standard error, the number of scored rows. The
+    second is taken as independent although both methods are scored on the same rows, so the interval is wider than it need be.
     """
     seeds = [row["deviation"] ** 2 / row["seeds"] for row in (one, other)]
     both = sum(seeds) + sum((row["standard_error"] or 0) ** 2 for row in (one, other))
@@ -198,10 +198,15 @@ def gap(one: dict, other: dict) -> tuple[float, float, float]:
 
 
 def gaps(records: list[dict], task: str, names: list[str]) -> list[list[str]]:
-    """The cells of `{gaps}`: which neighbours of the paper's order the runs of these names can tell apart."""
+    """The cells of `{gaps}`: which neighbours of the paper's order the runs of these names can tell apart.
+
+    The error of the scored rows counts for accuracies only: records of an F1 do not all have one.
+    """
     rows = {
         row["method"]: row for row in on_real_data(records, task, "test") if row["name"] in names and row["seeds"] > 1
     }
+    if main_metric(records, task) != "accuracy":
+        rows = {method: row | {"standard_error": None} for method, row in rows.items()}
     cells = []
     for better, worse in PAPERS_ORDER:
         if better in rows and worse in rows:
