@@ -1,4 +1,4 @@
-"""The random state, of which a process has one for all its threads."""
+"""The random state and the number format of fresh tensors, of which a process has one for all its threads."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ _TURN = threading.RLock()
 def seeded(seed: int | None = None) -> Iterator[None]:
     """Draw from torch's, numpy's and Python's random state while no other thread does, and leave it as it was.
 
+    Fresh tensors are float32, whatever `torch.set_default_dtype` says: weights that train need it.
+
     Args:
         seed: of torch's state; None to go on from where it is.
     """
     with _TURN, torch.random.fork_rng():
-        before = random.getstate(), np.random.get_state()
+        before = random.getstate(), np.random.get_state(), torch.get_default_dtype()
         try:
+            torch.set_default_dtype(torch.float32)
             if seed is not None:
                 torch.manual_seed(seed)
             yield
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])
+            torch.set_default_dtype(before[2])

@@ -1113,3 +1113,24 @@ def test_a_commit_that_is_asked_for_is_the_one_that_is_loaded(tmp_path, monkeypa
     for name in ("tiny", str(snapshot), "minilm-mlm"):
         with pytest.raises(BadOption, match=f"revision='{other}'"):
             pt.load_backbone(name, revision=other)
+
+
+@pytest.mark.parametrize("method", ["pt2", "lora", "ft"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_default_number_format_changes_no_weight(method, dtype, sentences):
+    def trained():
+        model = pt.build_model(sentences, backbone="tiny", method=method)
+        pt.train(model, sentences, pt.TrainingConfig(**QUICK, precision="fp32"), progress=False)
+        return model.state_dict(), model.predict([EXAMPLES["sst2"]])
+
+    expected, said = trained()
+    torch.set_default_dtype(dtype)
+    try:
+        found, also_said = trained()
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(
+        torch.equal(found[name], weight) and found[name].dtype == weight.dtype for name, weight in expected.items()
+    )
+    assert also_said == said
