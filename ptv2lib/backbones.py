@@ -181,6 +181,8 @@ def load_backbone(
     A tokenizer without a padding piece (many decoders) pads with its end-of-text piece; padding is masked.
     """
     name = os.fspath(name)
+    if pooler and masked_lm:
+        raise BadOption("pooler=True and masked_lm=True exclude each other: a masked LM has no pooler.")
     if revision is not None and (name == "tiny" or (name not in BACKBONES and os.path.isdir(name))):
         raise BadOption(f"revision={revision!r} names a commit on the Hub, and {name!r} is not from there.")
     if name == "tiny":
@@ -326,7 +328,11 @@ def _poolings(own: str, names: Sequence[str]) -> str:
 
 
 def fingerprint(encoder: nn.Module, tokenizer: object) -> str:
-    """Sha256 over architecture, encoder weights and vocabulary; the pooler is left out, since no prompt passes it."""
+    """Sha256 over the model type, the encoder's weights and the vocabulary.
+
+    The pooler is left out, since no prompt passes it, and so are settings without weights, such as an activation or an epsilon:
+    transformers writes them down in ways that change with its version.
+    """
     digest = hashlib.sha256(encoder.config.model_type.encode())
     for key, tensor in sorted(encoder.state_dict().items()):
         if "pooler." in key:

@@ -33,6 +33,8 @@ def build_model(
 ) -> PromptedModel:
     """Build a task's model, in evaluation mode: a frozen encoder, a fresh prompt and a fresh head.
 
+    An encoder that several models share is then in evaluation mode for all of them.
+
     Args:
         task: a loaded task, or the name of one.
         backbone: what `load_backbone` takes, or what it gave; if building fails, its weights stay as closed as they were.

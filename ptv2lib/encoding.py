@@ -115,10 +115,12 @@ def stored(make: Callable[[], list[list[Encoded]]], rows: Sequence[Mapping], *wh
 def _place(rows: Sequence[Mapping], what: tuple) -> Path:
     import datasets
     import tokenizers
+    import transformers
 
-    digest = hashlib.sha256(repr((what, tokenizers.__version__)).encode())
+    digest = hashlib.sha256(repr((what, tokenizers.__version__, transformers.__version__)).encode())
     folder = Path(__file__).parent
-    for source in sorted([Path(__file__), folder / "templates.py", *(folder / "tasks").glob("*.py")]):
+    deciding = [folder / f"{name}.py" for name in ("encoding", "metrics", "model", "templates")]
+    for source in sorted([*deciding, *(folder / "tasks").glob("*.py")]):
         digest.update(source.read_bytes())
     for row in rows:
         digest.update(json.dumps(row, default=str).encode())

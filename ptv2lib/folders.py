@@ -27,10 +27,12 @@ def claim(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Path:
         OutputError: as `check_folder`.
     """
     folder = check_folder(output_dir, identity)
-    for old in ("record.json", "log.jsonl", "phase1.jsonl"):
-        (folder / old).unlink(missing_ok=True)
-    for old in ("prompt", "model"):
-        shutil.rmtree(folder / old, ignore_errors=True)
+    unfinished = [path for name in ("run.json", *RESULTS) for path in folder.glob(f".{name}.*")]  # of a killed run
+    for old in [*(folder / name for name in RESULTS), *unfinished]:
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
     write_json(folder / "run.json", identity)
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,8 @@ class Saved:
         max_length: the cut, in pieces.
         backbone: the name of the encoder it was trained on.
         revision: that encoder's commit on the Hub, if it came from there.
-        fingerprint: of that encoder's weights.
+        fingerprint: of that encoder.
+        trained_fingerprint: of the encoder in the folder, if there is one; None where it was saved before it had one.
         tensors: prompt and head, ready for use.
         raw: the prompt's reparameterization, if it had one.
     """
@@ -46,6 +48,7 @@ class Saved:
     backbone: str
     revision: str | None
     fingerprint: str
+    trained_fingerprint: str | None
     tensors: dict[str, Tensor]
     raw: dict[str, Tensor]
 
@@ -109,6 +112,7 @@ def _read(folder: Path) -> Saved:
             found["backbone"],
             found["revision"],
             found["fingerprint"],
+            found.get("trained_fingerprint"),
             load_file(folder / "prompt.safetensors"),
             load_file(raw_file) if raw_file.is_file() else {},
         )
@@ -127,7 +131,7 @@ def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbo
             f"{saved.folder} holds an encoder of its own, which was trained; leave backbone={name!r} out."
         )
     if saved.own_encoder:
-        return replace(load_backbone(str(saved.folder / "backbone"), **needs), name=saved.backbone)
+        return _own_encoder(saved, needs)
     if given is None:
         try:
             loaded = load_backbone(saved.backbone, revision=saved.revision, **needs)
@@ -156,6 +160,19 @@ def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbo
     loaded.check_unchanged()
     loaded.check_padding()
     return loaded
+
+
+def _own_encoder(saved: Saved, needs: Mapping[str, bool]) -> Backbone:
+    try:
+        loaded = load_backbone(str(saved.folder / "backbone"), **needs)
+    except (UnknownName, NoNetwork, DataError) as error:
+        raise PromptMismatch(f"The encoder in {saved.folder} is damaged or missing: {first_line(error)}") from None
+    if saved.trained_fingerprint not in (None, loaded.fingerprint):
+        raise PromptMismatch(
+            f"The encoder in {saved.folder} has fingerprint {loaded.fingerprint[:12]}, and the one that was trained and saved "
+            f"there had {saved.trained_fingerprint[:12]}."
+        )
+    return replace(loaded, name=saved.backbone)
 
 
 def _fill(model: PromptedModel, tensors: dict[str, Tensor], folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .adapters import is_open, open_weights
 from .attention import Shape, attach, check_gate, check_position_offset, evaluating
-from .backbones import Backbone, checkpoint_activations, set_dropout, silent
+from .backbones import Backbone, checkpoint_activations, fingerprint, set_dropout, silent
 from .encoding import Encoded, Layout, collate, stored
 from .errors import BadOption, DataError, OutputError
 from .files import whole_folder, write_json, write_whole
@@ -237,7 +237,12 @@ class PromptedModel(nn.Module):
             self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.backend_tokenizer.no_padding()
             vocabulary = self.tokenizer.backend_tokenizer.to_str()
-            return stored(make, rows, self.family, layout, vocabulary, self.template)
+            tokenizer = (
+                self.tokenizer.truncation_side,
+                self.tokenizer.model_input_names,
+                self.tokenizer.special_tokens_map,
+            )
+            return stored(make, rows, self.family, layout, vocabulary, tokenizer, self.template)
 
     def _encode_cloze(self, rows: Sequence[Mapping]) -> list[list[Encoded]]:
         return [[one] for one in self.template.encode(rows, self.tokenizer, self.max_length, self.family.cut_last)]
@@ -350,7 +355,7 @@ class PromptedModel(nn.Module):
             raise BadOption(
                 f"{self.method!r} changes the encoder itself, so there is no prompt to save; use save_model."
             )
-        check_replaceable(folder)
+        check_replaceable(folder, SAVED - {"backbone"})
         with whole_folder(folder) as staging:
             self._save_into(staging)
         return Path(folder)
@@ -368,7 +373,7 @@ class PromptedModel(nn.Module):
         with whole_folder(folder) as staging, silent():
             (self.loaded.masked_lm or self.backbone).save_pretrained(staging / "backbone")
             self.tokenizer.save_pretrained(staging / "backbone")
-            self._save_into(staging)
+            self._save_into(staging, trained_fingerprint=fingerprint(self.backbone, self.tokenizer))
         return Path(folder)
 
     def own_weights(self) -> set[str]:
@@ -378,7 +383,7 @@ class PromptedModel(nn.Module):
             return own
         return own | {f"backbone.{name}" for name, _ in self.backbone.named_parameters() if is_open(name, self.trains)}
 
-    def _save_into(self, folder: Path) -> None:
+    def _save_into(self, folder: Path, **further: Any) -> None:
         for part, made, now in zip(("prompt", "head"), self.made, (self.prompt, self.head), strict=True):
             if _form(now) != made:
                 raise BadOption(
@@ -405,7 +410,8 @@ class PromptedModel(nn.Module):
                 "fingerprint": self.fingerprint,
                 "max_length": self.max_length,
                 "options": asdict(self.options),
-            },
+            }
+            | further,
         )
 
 
@@ -448,15 +454,19 @@ def check_labels(family: TaskFamily) -> None:
         )
 
 
-def check_replaceable(folder: str | os.PathLike) -> None:
+def check_replaceable(folder: str | os.PathLike, parts: Set[str] = SAVED) -> None:
     """Refuse a folder that would be emptied of something else than a saved prompt or model.
+
+    Args:
+        folder: the folder; it need not exist.
+        parts: what it may hold.
 
     Raises:
         OutputError: naming it.
     """
     path = Path(folder).absolute()
     held = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if path.is_file() or held - SAVED or (held and "prompt.json" not in held):
+    if path.is_file() or held - parts or (held and "prompt.json" not in held):
         raise OutputError(
             f"{path} holds something else than a saved prompt, which would be removed; choose another folder."
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import BadOption
 from .folders import check_folder, claim
-from .model import PromptedModel
+from .model import PromptedModel, check_replaceable
 from .tasks import Task
 from .tasks.common import TaskFamily
 from .training import (
@@ -26,6 +26,7 @@ from .training import (
     Plan,
     Run,
     TrainingConfig,
+    check_kinds,
     conclude,
     fill_config,
     fit,
@@ -92,8 +93,9 @@ def train_multitask(
     """
     model = getattr(model, "_orig_mod", model)
     tasks = [tasks] if isinstance(tasks, (Task, str)) else list(tasks)
-    _check(model, tasks, temperature)
     config = config or TrainingConfig()
+    check_kinds(model, config, *tasks)
+    _check(model, tasks, temperature)
     asked = {"epochs": phase2_epochs, "learning_rate": phase2_learning_rate}
     try:
         later = replace(config, **{name: value for name, value in asked.items() if value is not None})
@@ -111,6 +113,7 @@ def train_multitask(
         check_folder(output_dir, _identity(plans))
         for plan in plans:
             check_folder(Path(output_dir) / plan.task.name, plan.identity)
+            check_replaceable(Path(output_dir) / "phase1" / plan.task.name)
 
     started = time.perf_counter()
     materials = [prepare(plan) for plan in plans]
@@ -160,9 +163,6 @@ def tempered(sizes: Sequence[int], temperature: float) -> list[float]:
 
 def _check(model: PromptedModel, tasks: Sequence[Task], temperature: float) -> None:
     """Refuse what is no group."""
-    for task in tasks:
-        if not isinstance(task, Task):
-            raise BadOption(f"Multi-task training takes loaded tasks, as load_task gives them, not {task!r:.60}.")
     names = [task.name for task in tasks]
     if model.method != METHOD:
         raise BadOption(f"Multi-task training needs a model built with method={METHOD!r}, not {model.method!r}.")

@@ -104,6 +104,8 @@ class ModelOptions:
             numbers=("prefix_dropout", "backbone_dropout", "head_dropout"),
             flags=("prefix_dropout_per_example", "tune_backbone", "gradient_checkpointing"),
         )
+        if isinstance(self.verbalizer, Mapping):
+            object.__setattr__(self, "verbalizer", dict(self.verbalizer))  # other kinds cannot be saved
         if isinstance(self.layers, Iterable) and not isinstance(self.layers, str):
             object.__setattr__(self, "layers", tuple(self.layers))
         for name in ("prompt_length", "lora_rank", "reparameterization_hidden"):

@@ -304,11 +304,7 @@ def plan_training(
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps; names of weights would change with it
     config = config or TrainingConfig()
-    for given, kind in ((model, PromptedModel), (task, Task), (config, TrainingConfig)):
-        if not isinstance(given, kind):
-            raise BadOption(
-                f"Training takes a model of build_model, a task of load_task and a TrainingConfig, not {given!r:.60}."
-            )
+    check_kinds(model, config, task)
     model.check_task(task)
     model.check_encoder()
     model.check_open()
@@ -328,6 +324,15 @@ def plan_training(
     choose_precision(config.precision)  # refuses what this machine lacks before anything is written
     settings = {"model": dataclasses.asdict(model.options), "training": dataclasses.asdict(config)}
     return Plan(model, task, split, config, settings, name, model.seed, model.trained)
+
+
+def check_kinds(model: Any, config: Any, *tasks: Any) -> None:
+    """Raise `BadOption` for what is no model, no settings or no loaded task."""
+    for given, kind in ((model, PromptedModel), (config, TrainingConfig), *((task, Task) for task in tasks)):
+        if not isinstance(given, kind):
+            raise BadOption(
+                f"Training takes a model of build_model, a task of load_task and a TrainingConfig, not {given!r:.60}."
+            )
 
 
 def fill_config(config: TrainingConfig, model: PromptedModel, splits: Sequence[Split]) -> TrainingConfig:

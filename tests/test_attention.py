@@ -206,5 +206,8 @@ def test_recorded_keys_replay_as_a_prompt():
     ids = padded("bert", [6], 6)["input_ids"]
     recorded = keys_and_values(encoder, input_ids=ids)
     assert recorded.shape == (3, 2, 1, 4, 6, 6)
-    by_hand = encoder.encoder.layer[0].attention.self.key(encoder.embeddings(input_ids=ids))
-    torch.testing.assert_close(recorded[0, 0, 0].transpose(0, 1).reshape(6, 24), by_hand[0])
+    states = encoder(input_ids=ids, output_hidden_states=True).hidden_states
+    for layer, own in enumerate(encoder.encoder.layer):
+        for part, projection in enumerate((own.attention.self.key, own.attention.self.value)):
+            found = recorded[layer, part, 0].transpose(0, 1).reshape(6, 24)
+            torch.testing.assert_close(found, projection(states[layer])[0])

@@ -628,6 +628,19 @@ def test_recorded_keys_replay_as_a_prompt(kind):
     assert prompt.reached == {0, 1, 2}
 
 
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if family.causal])
+def test_recorded_keys_and_values_of_a_beginning_stand_in_for_it(kind):
+    """In an encoder that reads forwards the rest of a text cannot tell the beginning from its recorded keys and values."""
+    encoder = build(kind)
+    attach(encoder, check=False)
+    ids = batch_of(kind, [7], 7)["input_ids"]
+    whole = encoder(input_ids=ids)[0][:, 4:]
+    beginning = keys_and_values(encoder, input_ids=ids[:, :4])[:, :, 0]
+    rest = {"input_ids": ids[:, 4:], "position_ids": torch.arange(4, 7)[None]}
+    close(encoder(**rest, ptv2=DeepPrompt(beginning, (0, 1, 2)))[0], whole)
+    assert (encoder(**rest)[0] - whole).abs().max() > 1e-2
+
+
 # Positions
 
 

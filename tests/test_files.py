@@ -91,3 +91,14 @@ def test_rights_are_those_that_the_umask_leaves(umask, file, folder, tmp_path):
         os.umask(before)
     assert path.stat().st_mode & 0o777 == file
     assert (tmp_path / "prompt").stat().st_mode & 0o777 == folder
+
+
+def test_claiming_a_folder_removes_all_that_an_earlier_run_left(tmp_path):
+    claim(tmp_path, RUN)
+    for name in ("phase1/sst2/prompt.json", "prompt/prompt.json", ".prompt.0a1b/prompt.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    for name in ("record.json", "log.jsonl", "phase1.jsonl", ".record.json.0a1b", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    claim(tmp_path, RUN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json"]

@@ -113,7 +113,7 @@ def test_the_sets_load_and_hold_no_more_rows_than_the_real_ones(name):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_labels_are_balanced_or_all_there(name):
+def test_labels_are_balanced_and_tags_occur_in_training(name):
     task = load_task(name, source="miniature")
     kinds = len(task.family.labels)
     for split, found in task.rows.items():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -281,6 +282,14 @@ def test_folders_of_other_runs_are_refused_before_training_and_kept(entities, fi
     (tmp_path / "other" / "prompt").mkdir(parents=True)
     with pytest.raises(OutputError, match="results of something else"):
         train_multitask(build(entities), entities, CONFIG, output_dir=tmp_path / "other", progress=False)
+    mine = shutil.copytree(out, tmp_path / "copy") / "phase1" / "wikiann" / "notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match="something else than a saved prompt"):
+        train_multitask(build(entities), entities, CONFIG, **again | {"output_dir": tmp_path / "copy"})
+    assert mine.read_text() == "mine"
+    for model, config in (("sst2", CONFIG), (build(entities), "fast")):
+        with pytest.raises(BadOption, match="Training takes a model of build_model"):
+            train_multitask(model, entities, config, progress=False)
     assert not watched.calls
 
 
@@ -363,7 +372,7 @@ def test_what_is_no_group(change, words, entities, monkeypatch):
 )
 def test_only_loaded_tasks_are_a_group(given, entities):
     with pytest.raises(
-        BadOption, match="needs two tasks or more, not 1|loaded tasks, as load_task gives them, not 'conll04'"
+        BadOption, match="needs two tasks or more, not 1|a task of load_task and a TrainingConfig, not 'conll04'"
     ):
         train_multitask(build(entities), given(entities), CONFIG, progress=False)
 

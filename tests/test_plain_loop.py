@@ -44,7 +44,17 @@ def plain(kind, model, dropout):
     return one.train()
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+SCHEDULES = {
+    "linear": tf.get_linear_schedule_with_warmup,
+    "cosine": tf.get_cosine_schedule_with_warmup,
+    "constant_with_warmup": lambda optimizer, warmup, _: tf.get_constant_schedule_with_warmup(optimizer, warmup),
+}
+
+
+@pytest.mark.parametrize(
+    ("dropout", "schedule", "decay"),
+    [(0.0, "linear", 0.0), (0.1, "linear", 0.0), (0.0, "cosine", 0.1), (0.0, "constant_with_warmup", 0.1)],
+)
 @pytest.mark.parametrize(
     ("name", "rows", "kind"),
     [
@@ -52,7 +62,7 @@ def plain(kind, model, dropout):
         ("wikiann", TAGGED * 5, tf.BertForTokenClassification),
     ],
 )
-def test_fine_tuning_is_a_plain_loop(name, rows, kind, dropout, tmp_path):
+def test_fine_tuning_is_a_plain_loop(name, rows, kind, dropout, schedule, decay, tmp_path):
     task = pt.load_task(name, dataset=folder(tmp_path, train=rows, validation=rows[:8], test=rows[:6]))
     pooler = {"pooling": "pooler"} if name == "sst2" else {}
     model = pt.build_model(
@@ -65,18 +75,26 @@ def test_fine_tuning_is_a_plain_loop(name, rows, kind, dropout, tmp_path):
     )
     other = plain(kind, model, dropout)
     batches, losses = watched(model)
-    config = pt.TrainingConfig(learning_rate=RATE, epochs=EPOCHS, batch_size=8, precision="fp32", seed=SEED)
+    config = pt.TrainingConfig(
+        learning_rate=RATE,
+        epochs=EPOCHS,
+        batch_size=8,
+        precision="fp32",
+        seed=SEED,
+        schedule=schedule,
+        weight_decay=decay,
+    )
     pt.train(model, task, config, progress=False)
     assert len(losses) == len(batches) >= 2 * EPOCHS
 
     tf.set_seed(SEED)
-    optimizer = torch.optim.AdamW(other.parameters(), lr=RATE, weight_decay=0.0)
-    schedule = tf.get_linear_schedule_with_warmup(optimizer, round(0.06 * len(batches)), len(batches))
+    optimizer = torch.optim.AdamW(other.parameters(), lr=RATE, weight_decay=decay)
+    rates = SCHEDULES[schedule](optimizer, round(0.06 * len(batches)), len(batches))
     for batch, wanted in zip(batches, losses, strict=True):
         loss = other(**batch).loss
         assert loss.item() == pytest.approx(wanted, rel=1e-6)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        rates.step()
         optimizer.zero_grad()

@@ -5,11 +5,13 @@ import itertools
 import json
 import math
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -412,20 +414,38 @@ def test_batches_hold_every_row_once_and_group_lengths():
 
 def test_predictions_do_not_depend_on_company(task):
     model = pt.build_model(task, backbone="tiny", method="pt2", prompt_length=3).eval()
-    encoded = [one for inputs in model.encode(task.rows["train"][:4]) for one in inputs]
+    rows = [*task.rows["train"][:4], task.family.prepare(EXAMPLES[task.name])]
+    encoded = [one for inputs in model.encode(rows) for one in inputs]
+    assert len({len(one) for one in encoded}) > 1  # so that some are padded
     together = dict(model.logits(encoded, batch_size=4))
     alone = dict(model.logits(encoded, batch_size=1))
     assert all(abs(together[i] - alone[i]).max() < 1e-5 for i in together)
 
 
-def test_precision_follows_the_hardware():
-    if torch.cuda.is_available():
+@pytest.mark.parametrize(
+    ("cuda", "emulated", "native", "avx512", "amx", "expected"),
+    [
+        (True, True, True, False, False, "bf16"),
+        (True, True, False, True, True, "fp16"),  # a T4, whatever its processor has
+        (False, False, False, True, False, "bf16"),
+        (False, False, False, False, True, "bf16"),
+        (False, False, False, False, False, "fp32"),
+    ],
+)
+def test_precision_follows_the_hardware(cuda, emulated, native, avx512, amx, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: emulated if including_emulation else native
+    )
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_precision("auto") == expected
+    assert choose_precision("bf16") == "bf16" and choose_precision("fp32") == "fp32"
+    if cuda:
         assert choose_precision("fp16") == "fp16"
     else:
         with pytest.raises(BadOption, match="'fp16' needs a CUDA device"):
             choose_precision("fp16")
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        assert choose_precision("auto") == ("bf16" if native else "fp32")
 
 
 @pytest.mark.parametrize(("precision", "backend"), [("bf16", "ptv2_eager"), ("fp32", "ptv2_sdpa")])
@@ -842,6 +862,89 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "log.jsonl"}
 
 
+KILLED = """
+import os, signal, sys
+import ptv2lib as pt
+from ptv2lib import model as saving
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+move = os.replace
+if sys.argv[3] == "weights":
+    saving._save_tensors = killed
+else:
+    os.replace = lambda old, new: killed() if str(new).endswith("record.json") else move(old, new)
+task = pt.load_task("sst2", dataset=sys.argv[1])
+model = pt.build_model(task, backbone="tiny", method="probe")
+pt.train(model, task, pt.TrainingConfig(epochs=2, batch_size=8), output_dir=sys.argv[2], progress=False)
+"""
+
+
+@pytest.mark.parametrize("moment", ["weights", "record"])
+def test_what_a_run_that_was_killed_while_it_wrote_left_is_gone_after_the_next(moment, sentences, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "run"
+
+    def train():
+        model = pt.build_model(sentences, backbone="tiny", method="probe")
+        return pt.train(model, sentences, pt.TrainingConfig(**QUICK), output_dir=out, progress=False)
+
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, data, out, moment])
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")]
+    assert not (out / "record.json").exists() and (out / "prompt").exists() == (moment == "record")
+    train()
+    assert {path.name for path in out.iterdir()} == {"run.json", "log.jsonl", "record.json", "prompt"}
+
+
+@pytest.mark.parametrize("harm", ["none", "gone", "cut off", "other weights"])
+def test_a_trained_encoder_that_is_not_the_saved_one_is_refused(harm, sentences, tmp_path):
+    model = pt.build_model(sentences, backbone="tiny", method="ft")
+    pt.train(model, sentences, pt.TrainingConfig(**QUICK), progress=False)
+    folder = model.save_model(tmp_path / "m")
+    if harm == "none":
+        assert pt.load_prompt(folder).predict([EXAMPLES["sst2"]]) == model.predict([EXAMPLES["sst2"]])
+        return
+    weights = folder / "backbone" / "model.safetensors"
+    if harm == "gone":
+        shutil.rmtree(folder / "backbone")
+    elif harm == "cut off":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        with torch.no_grad():
+            next(model.backbone.parameters()).add_(0.1)
+        model.backbone.save_pretrained(folder / "backbone")
+    with pytest.raises(PromptMismatch, match="The encoder in .*m (is damaged or missing|has fingerprint)") as error:
+        pt.load_prompt(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pooler_and_a_masked_language_model_exclude_each_other():
+    with pytest.raises(BadOption, match="pooler=True and masked_lm=True exclude each other"):
+        pt.load_backbone("tiny", pooler=True, masked_lm=True)
+
+
+def test_words_of_any_mapping_can_be_saved(sentences, tmp_path):
+    words = types.MappingProxyType({"negative": "bad", "positive": "good"})
+    model = pt.build_model(sentences, backbone="tiny", method="discrete", verbalizer=words)
+    assert pt.load_prompt(model.save_prompt(tmp_path / "p")).options.verbalizer == dict(words)
+
+
+def test_rows_are_scored_and_drawn_as_the_settings_say(sentences, monkeypatch):
+    grouped, sizes, scores = [], [], []
+    decode = PromptedModel.decode
+    # What comes of it: test_batches_hold_every_row_once_and_group_lengths
+    monkeypatch.setattr(training, "batches", lambda *given: grouped.append(given[-1]) or batches(*given))
+    monkeypatch.setattr(PromptedModel, "decode", lambda *given: sizes.append(given[3]) or decode(*given))
+    for size, together in ((1, True), (64, True), (64, False)):
+        model = pt.build_model(sentences, backbone="tiny", method="pt2", prompt_length=3)
+        config = pt.TrainingConfig(**QUICK, evaluation_batch_size=size, length_grouped=together, precision="fp32")
+        scores.append(pt.train(model, sentences, config, progress=False).metrics)
+    assert grouped == [True, True, True, True, False, False]
+    assert sizes == [1, 1, 1, 64, 64, 64, 64, 64, 64]
+    assert scores[0] == scores[1]
+
+
 def test_models_that_share_an_encoder_keep_their_own_dropout(sentences):
     def losses(other):
         backbone = pt.load_backbone("tiny")
@@ -904,6 +1007,10 @@ def test_saving_replaces_a_prompt_and_nothing_else(sentences, tmp_path, monkeypa
     (tmp_path / "empty" / "notes.txt").write_text("mine, too")
     with pytest.raises(OutputError, match="something else than a saved prompt"):
         model.save_prompt(tmp_path / "empty")
+    whole = tuned.save_model(tmp_path / "whole")
+    with pytest.raises(OutputError, match="something else than a saved prompt"):  # its encoder would be lost
+        model.save_prompt(whole)
+    assert pt.load_prompt(whole).method == "ft"
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(OutputError, match="the folder this process works in"):

@@ -71,7 +71,8 @@ class Task:
         """Divide the rows so that selection and score never share one.
 
         With a labelled test split, validation selects and test is scored. Without one, a tenth of train (at most 1,000
-        rows, stratified, whole paragraphs and articles, the same for every seed) selects and the official validation is
+        rows, or a few more where labels are rounded and the last group is whole; stratified, whole paragraphs and articles,
+        the same for every seed) selects and the official validation is
         scored. `"paper"` selects on the official validation, as the paper's code does.
 
         Raises:
