@@ -757,18 +757,20 @@ def with_tables(card: str, figures: dict) -> str:
 def tables_of(figures: dict) -> dict[str, str]:
     """The card's tables, by name, in Markdown."""
     plan, opening = figures["plan"], OPENINGS[figures["plan"]["opening"]]
+    last = " (the last run)" if plan["start"] else ""
+    of_them = f", {plan['steps']:,} of them in the last run" if plan["start"] else ""
     facts = {
         "opened": f"`{plan['opening']}`: {describe(opening)}",
         "weights trained": f"{figures['trained_weights']:,}",
         "file": f"{figures['bytes']:,} bytes, sha256 `{figures['sha256']}`",
         "starter": f"model.safetensors, sha256 `{figures['starter']}`",
-        "steps": f"{figures['steps']:,}",
+        "steps": f"{figures['steps']:,}{of_them}",
         "pieces seen": f"{figures['pieces']:,} of {figures['training_pieces']:,}",
         "time": f"{figures['seconds'] / 60:.0f} minutes of one processor core",
-        "learning rates": f"{plan['rate']:g} encoder, {plan['head_rate']:g} head",
+        "learning rates": f"{plan['rate']:g} encoder, {plan['head_rate']:g} head{last}",
         "pieces a step; masked": f"{plan['batch']:,}; {plan['share']:.0%}",
         "precision": plan["precision"],
-        "seed": str(plan["seed"]),
+        "seed": f"{plan['seed']}{last}",
     }
     held = [[name, f"{row['loss']:.3f}", f"{row['accuracy']:.1%}"] for name, row in figures["held_out"].items()]
     tried = [

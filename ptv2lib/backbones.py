@@ -88,7 +88,7 @@ class Backbone:
         revision: the Hub commit, where there is one.
         encoder: the transformers encoder, float32, without a task head.
         tokenizer: its fast tokenizer.
-        fingerprint: sha256 of architecture, weights and vocabulary, before any training.
+        fingerprint: sha256 of model type, weights and vocabulary, before any training.
         pooling: what a head reads unless told otherwise; the family's own if left open.
         masked_lm: the transformers model around the encoder that fills gaps; None unless asked for.
     """
