@@ -765,7 +765,7 @@ def tables_of(figures: dict) -> dict[str, str]:
         "file": f"{figures['bytes']:,} bytes, sha256 `{figures['sha256']}`",
         "starter": f"model.safetensors, sha256 `{figures['starter']}`",
         "steps": f"{figures['steps']:,}{of_them}",
-        "pieces seen": f"{figures['pieces']:,} of {figures['training_pieces']:,}",
+        "pieces seen": f"{figures['pieces']:,}; the text has {figures['training_pieces']:,}",
         "time": f"{figures['seconds'] / 60:.0f} minutes of one processor core",
         "learning rates": f"{plan['rate']:g} encoder, {plan['head_rate']:g} head{last}",
         "pieces a step; masked": f"{plan['batch']:,}; {plan['share']:.0%}",
