@@ -57,8 +57,9 @@ def check_folder(output_dir: str | os.PathLike, identity: dict[str, Any]) -> Pat
             old, new = found.get(key, BEFORE.get(key.removeprefix("phase1."))), wanted.get(key)
             if old != new:
                 raise OutputError(f"{folder} holds a run with {key}={old!r}, not {new!r}; choose another folder.")
-        for part in ("prompt", "model"):
-            check_replaceable(folder / part)
+        saved = [folder / "prompt", folder / "model", *(folder / "phase1").glob("[!.]*")]
+        for part in saved:
+            check_replaceable(part)
     elif any((folder / other).exists() for other in RESULTS):
         raise OutputError(f"{folder} holds results of something else; choose another folder.")
     return folder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .adapters import low_rank
 from .backbones import Backbone, load_backbone
-from .errors import DataError, NoNetwork, PromptMismatch, UnknownName, first_line
+from .errors import DataError, NoNetwork, PromptMismatch, PtvError, UnknownName, first_line
 from .methods import METHODS, find_method
 from .model import FORMAT, PromptedModel
 from .options import ModelOptions
@@ -165,7 +165,7 @@ def _encoder(saved: Saved, given: str | os.PathLike | Backbone | None) -> Backbo
 def _own_encoder(saved: Saved, needs: Mapping[str, bool]) -> Backbone:
     try:
         loaded = load_backbone(str(saved.folder / "backbone"), **needs)
-    except (UnknownName, NoNetwork, DataError) as error:
+    except PtvError as error:
         raise PromptMismatch(f"The encoder in {saved.folder} is damaged or missing: {first_line(error)}") from None
     if saved.trained_fingerprint not in (None, loaded.fingerprint):
         raise PromptMismatch(

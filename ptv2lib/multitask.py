@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import BadOption
 from .folders import check_folder, claim
-from .model import PromptedModel, check_replaceable
+from .model import PromptedModel
 from .tasks import Task
 from .tasks.common import TaskFamily
 from .training import (
@@ -113,7 +113,6 @@ def train_multitask(
         check_folder(output_dir, _identity(plans))
         for plan in plans:
             check_folder(Path(output_dir) / plan.task.name, plan.identity)
-            check_replaceable(Path(output_dir) / "phase1" / plan.task.name)
 
     started = time.perf_counter()
     materials = [prepare(plan) for plan in plans]

@@ -98,7 +98,12 @@ def test_claiming_a_folder_removes_all_that_an_earlier_run_left(tmp_path):
     for name in ("phase1/sst2/prompt.json", "prompt/prompt.json", ".prompt.0a1b/prompt.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("{}")
-    for name in ("record.json", "log.jsonl", "phase1.jsonl", ".record.json.0a1b", "notes.txt"):
+    (tmp_path / "phase1" / ".sst2.0a1b").mkdir()  # of a killed run
+    for name in ("record.json", "log.jsonl", "phase1.jsonl", ".record.json.0a1b", "notes.txt", "phase1/notes.txt"):
         (tmp_path / name).write_text("{}")
+    with pytest.raises(OutputError, match="phase1/notes.txt holds something else"):
+        claim(tmp_path, RUN)
+    assert (tmp_path / "record.json").exists()
+    (tmp_path / "phase1" / "notes.txt").unlink()
     claim(tmp_path, RUN)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json"]

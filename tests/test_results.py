@@ -119,6 +119,10 @@ def test_neighbours_of_the_papers_order_are_told_apart_or_not():
     # scipy.stats.ttest_ind([.70, .71, .72], [.60, .61, .62], equal_var=False).confidence_interval() gives .0773 to .1227
     assert cells[2][:3] == ["P-tuning v2 above prompt tuning", "+10.0", "+7.7 to +12.3"]
     assert not results.gaps(told, "conll04", ["other"])
+    # Not every record of an F1 has an error of its rows, so none counts; of accuracies all do.
+    assert results.gaps([run | {"standard_error": 0.05} for run in told], "conll04", ["compared"]) == cells
+    shares = [run | {"standard_error": 0.05, "majority": {"accuracy": 0.25}} for run in told]
+    assert results.gaps(shares, "conll04", ["compared"])[2][3] == "cannot be told"
 
 
 @pytest.mark.parametrize("other", [[0.5, 0.52, 0.58], [0.6, 0.6, 0.61]])
