@@ -164,23 +164,25 @@ class Comparison:
         final: the same, when the methods are compared.
         methods: which.
         shared: settings of every run.
+        prompt_lengths: the two that are tried; short ones where the texts are short.
     """
 
     trial: dict[str, int]
     final: dict[str, int]
     methods: tuple[str, ...] = ("probe", "pt", "pt2", "ft")
     shared: str = ""
+    prompt_lengths: tuple[int, int] = (16, 64)
 
 
-TRIED = {
+TRIED: dict[str, tuple[tuple[str, ...], str, tuple[float, float] | None]] = {
     "probe": (("3e-3", "1e-2", "3e-2", "1e-1"), "head_dropout", (0, 0.1)),
-    "pt": (("1e-2", "3e-2", "1e-1", "3e-1"), "prompt_length", (16, 64)),
-    "ptv1": (("1e-3", "1e-2", "3e-2", "1e-1"), "prompt_length", (16, 64)),
-    "pt2": (("1e-2", "3e-2", "5e-2", "1e-1"), "prompt_length", (16, 64)),
+    "pt": (("1e-2", "3e-2", "1e-1", "3e-1"), "prompt_length", None),
+    "ptv1": (("1e-3", "1e-2", "3e-2", "1e-1"), "prompt_length", None),
+    "pt2": (("1e-2", "3e-2", "5e-2", "1e-1"), "prompt_length", None),
     "lora": (("3e-4", "1e-3", "3e-3", "1e-2"), "lora_rank", (8, 32)),
     "ft": (("3e-5", "1e-4", "2e-4", "4e-4"), "batch_size", (8, 16)),
 }
-"""Eight trials a method: four learning rates, and two values of what else matters most for it."""
+"""Eight trials a method: four learning rates, and two values of what else matters most for it; lengths by the task."""
 
 COMPARED = {
     "conll04": Comparison({"epochs": 5, "train_limit": 400}, {"epochs": 10}, tuple(TRIED)),
@@ -196,8 +198,8 @@ COMPARED = {
         {"epochs": 3, "train_limit": 1500, "scored": 200},
         {"epochs": 4, "train_limit": 3000, "scored": 1000},
     ),
-    "copa": Comparison({"epochs": 5, "train_limit": 300}, {"epochs": 10}),
-    "wsc": Comparison({"epochs": 5, "train_limit": 400}, {"epochs": 10}),
+    "copa": Comparison({"epochs": 5, "train_limit": 300}, {"epochs": 10}, prompt_lengths=(4, 16)),
+    "wsc": Comparison({"epochs": 5, "train_limit": 400}, {"epochs": 10}, prompt_lengths=(4, 16)),
 }
 """The sets on which every method gets the same trials and the same rows; names of settings as in `Plan`."""
 
@@ -207,7 +209,7 @@ def trials(task: str) -> list[Plan]:
     plans = []
     for method in COMPARED[task].methods:
         rates, option, values = TRIED[method]
-        for rate, value in itertools.product(rates, values):
+        for rate, value in itertools.product(rates, values or COMPARED[task].prompt_lengths):
             budget = dict(COMPARED[task].trial)
             settings = f"epochs={budget.pop('epochs')} learning_rate={rate} {option}={value} {COMPARED[task].shared}"
             plans.append(
