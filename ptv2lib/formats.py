@@ -18,6 +18,7 @@ from .errors import DataError
 from .metrics import spans
 
 GZIP = b"\x1f\x8b"
+PARTS_OF_A_VERB = ("B-V", "I-V", "B-C-V", "I-C-V")
 DOCUMENT = "#begin document"  # the first line of CoNLL-2012's gold_conll
 WHOLE_NUMBER = re.compile("-?[0-9]{1,18}")  # `str.isdigit` and `int` disagree on ², and `int` refuses very long numbers
 
@@ -48,6 +49,12 @@ def ending_of(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix
 
 
+def files_in(folder: Path) -> list[Path]:
+    """All files inside, in order, without the hidden ones that a file manager leaves behind."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
 def raw_files(paths: Iterable[Path]) -> list[Path]:
     """The files that hold a split in its owner's form: those named, and of a folder all inside.
 
@@ -55,8 +62,8 @@ def raw_files(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        documents = [file for file in inside if file.name.endswith("gold_conll")]
+        inside = files_in(path) if path.is_dir() else [path]
+        documents = [file for file in inside if file.name.removesuffix(".gz").endswith("gold_conll")]
         found += [file for file in documents if "english" in file.parts] or documents or inside
     return found
 
@@ -187,7 +194,7 @@ def superglue_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[dict[str, Any]]:
-    """GLUE's TSV (gluebenchmark.com): tab-separated, quotes are text, one header line; short lines are skipped.
+    """GLUE's TSV (gluebenchmark.com): tab-separated, quotes are text, one header line.
 
     The label stands in the last column, headed `label` or `gold_label`; test files have none.
 
@@ -195,6 +202,9 @@ def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[d
         path: for messages.
         text: the file's content.
         columns: where each text column stands: its place from 0, or its header where the files differ in order.
+
+    Raises:
+        DataError: for columns that are not the task's, or a line with more or fewer of them than the header.
     """
     header, *lines = [line.split("\t") for line in lines_of(text.rstrip("\r\n"))]
     try:
@@ -205,10 +215,13 @@ def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[d
     labelled = header[-1] in ("label", "gold_label")
     rows = []
     for number, line in enumerate(lines):
-        if len(line) == len(header):
-            label = line[-1] if labelled else "-1"
-            value = {"label": int(label) if WHOLE_NUMBER.fullmatch(label) else label, "idx": number, "line": number + 2}
-            rows.append({column: line[place] for column, place in places.items()} | value)
+        if len(line) != len(header):
+            raise DataError(
+                f"The file {path}, line {number + 2}: {len(line)} columns, and the header has {len(header)}."
+            )
+        label = line[-1] if labelled else "-1"
+        value = {"label": int(label) if WHOLE_NUMBER.fullmatch(label) else label, "idx": number, "line": number + 2}
+        rows.append({column: line[place] for column, place in places.items()} | value)
     return rows
 
 
@@ -227,6 +240,7 @@ def sentences(path: Path, text: str, tabs: bool = False) -> Iterator[tuple[int, 
     block: list[list[str]] = []
     first = 1
     for number, line in enumerate([*lines_of(text), ""], 1):
+        line = line.rstrip(" \t")
         cells = [cell.strip(" ") for cell in line.split("\t")] if tabs and "\t" in line else _columns(line)
         outside = not any(cells) or line.startswith("-DOCSTART-")
         if outside or (ontonotes and line.startswith((DOCUMENT, "#end document"))):
@@ -279,8 +293,9 @@ def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
       frame-set number in column 7, its roles stand from column 11 on, in the same order;
     - CoNLL-2005 columns (lsi.upc.edu/~srlconll): words, then a column of target lemmas, then one column a target.
 
-    The last two name a verb's `lemma`. They have sentences without a predicate, too: such a row is `silent` and has `tokens`
-    alone, for the owner's scorer wants every sentence back.
+    The last two name a verb's `lemma`, and its `target` where the lemma stands at another word than the one at which the
+    verb begins. They have sentences without a predicate, too: such a row is `silent` and has `tokens` alone. The owner's
+    scorer wants every sentence back, so each row also names its `sentence`.
     """
     if "|||" in text.split("\n", 1)[0]:
         return _lined_roles(path, text)
@@ -288,16 +303,35 @@ def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
     rows = []
     for first, block in sentences(path, text):
         where = f"The file {path}, line {first}"
-        words, lemmas, columns = _frames(where, block) if ontonotes else _props(where, block)
-        said = [bracket_tags(column, where) for column in columns]
-        # The column says where its verb is; CoNLL-2012 has one without any, which no scorer can use.
-        said = [tags for tags in said if "B-V" in tags]
-        for tags in said:
-            place = tags.index("B-V")
-            row = {"tokens": words, "predicate": place, "tags": tags, "lemma": lemmas[place], "line": first}
-            rows.append(row | ({"document_id": block[0][0]} if ontonotes else {}))
-        if not said:
-            rows.append({"tokens": words, "silent": True, "line": first})
+        words, lemmas, targets, columns = _frames(where, block) if ontonotes else _props(where, block)
+        shared = {"tokens": words, "sentence": f"{path} {first}", "line": first}
+        shared |= {"document_id": block[0][0]} if ontonotes else {}
+        said = verbs([bracket_tags(column, where) for column in columns], targets, lemmas)
+        rows += [shared | verb for verb in said] or [shared | {"silent": True}]
+    return rows
+
+
+def verbs(columns: Sequence[list[str]], targets: Sequence[int], lemmas: Sequence[str | None]) -> list[dict[str, Any]]:
+    """What a sentence's columns of roles say, one row a verb: `predicate`, `tags`, `lemma`, and `target` if it is elsewhere.
+
+    A column says itself where its verb begins. CoNLL-2012 has one column without a verb, which no scorer can use.
+
+    Args:
+        columns: IOB2 tags.
+        targets: the words that the owner names as verbs, in the order of all columns or of those with a verb. Where they are
+            neither, or the column has no part of its verb there, the place where the verb begins stands for it.
+        lemmas: one a word.
+    """
+    whole = len(targets) == len(columns)
+    said = [(number, tags) for number, tags in enumerate(columns) if "B-V" in tags]
+    rows = []
+    for order, (number, tags) in enumerate(said):
+        place = tags.index("B-V")
+        at = number if whole else order
+        target = targets[at] if whole or len(targets) == len(said) else place
+        target = target if tags[target] in PARTS_OF_A_VERB else place
+        row = {"predicate": place, "tags": tags, "lemma": lemmas[target]}
+        rows.append(row | ({"target": target} if target != place else {}))
     return rows
 
 
@@ -308,20 +342,23 @@ def _ontonotes(where: str, block: list[list[str]]) -> list[list[str]]:
     return [list(column) for column in zip(*block, strict=True)]
 
 
-def _frames(where: str, block: list[list[str]]) -> tuple[list[str], list[str], list[list[str]]]:
-    """Words, lemmas and columns of roles of a sentence of gold_conll: one column for each word with a frame set."""
+Roles = tuple[list[str], list[str], list[int], list[list[str]]]  # words, lemmas, targets, columns of brackets
+
+
+def _frames(where: str, block: list[list[str]]) -> Roles:
+    """A sentence of gold_conll: a target is a word with a frame set."""
     cells = _ontonotes(where, block)
-    columns, targets = cells[11:-1], sum(cell != "-" for cell in cells[7])
+    columns, targets = cells[11:-1], [place for place, cell in enumerate(cells[7]) if cell != "-"]
     # One sentence of the set has a column without a verb, which may or may not have a frame set of its own.
     with_verb = sum(any(cell.startswith("(V*") for cell in column) for column in columns)
-    if targets not in (len(columns), with_verb):
-        raise DataError(f"{where}: {targets} predicates, but {len(columns)} columns of roles.")
-    return cells[3], cells[6], columns
+    if len(targets) not in (len(columns), with_verb):
+        raise DataError(f"{where}: {len(targets)} predicates, but {len(columns)} columns of roles.")
+    return cells[3], cells[6], targets, columns
 
 
 def pasted_roles(words: Path, props: Path) -> list[dict[str, Any]]:
     """CoNLL-2005's release, where words and roles lie in two files, line by line."""
-    left, right = lines_of(read_text(words)), lines_of(read_text(props))
+    left, right = (lines_of(read_text(path).rstrip(" \t\r\n")) for path in (words, props))
     if len(left) != len(right):
         raise DataError(f"The files {words} and {props} have {len(left)} and {len(right)} lines.")
     return role_rows(
@@ -342,8 +379,8 @@ def _lined_roles(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _props(where: str, block: list[list[str]]) -> tuple[list[str], list[str], list[list[str]]]:
-    """Words, lemmas and columns of roles; the lemmas are where as many columns follow as it names targets.
+def _props(where: str, block: list[list[str]]) -> Roles:
+    """A sentence of CoNLL-2005: the lemmas are where as many columns follow as it names targets.
 
     Raises:
         DataError: where no column is so, or a column of roles breaks the form, or its verb is not at its target.
@@ -356,14 +393,14 @@ def _props(where: str, block: list[list[str]]) -> tuple[list[str], list[str], li
         bracketed = all("*" in cell for column in roles for cell in column)
         with_verb = all(any(cell.startswith("(V*") for cell in column) for column in roles)
         if len(targets) == len(roles) and bracketed and with_verb:
-            verbs = [_verb(column, target, where) for column, target in zip(roles, targets, strict=True)]
-            lemma_at = {verb: lemmas[target] for verb, target in zip(verbs, targets, strict=True)}
-            return columns[0], [lemma_at.get(place, "-") for place in range(len(block))], roles
+            for column, target in zip(roles, targets, strict=True):
+                _check_verb(column, target, where)
+            return columns[0], lemmas, targets, roles
     raise DataError(f"{where}: no column of target verbs fits the columns of roles behind it.")
 
 
-def _verb(column: Sequence[str], target: int, where: str) -> int:
-    """Where the verb of a column of roles begins; a verb of several words may have its target at any of them.
+def _check_verb(column: Sequence[str], target: int, where: str) -> None:
+    """A verb of several words, in one piece or more, may have its target at any of them.
 
     Raises:
         DataError: for a cell that is not start-end notation, two verbs, or a verb that is not at its target.
@@ -376,10 +413,8 @@ def _verb(column: Sequence[str], target: int, where: str) -> int:
             raise DataError(f"{where}, word {place}: {cell} is neither a start, an inside nor an end of an argument.")
     if tags.count("B-V") > 1:
         raise DataError(f"{where}: the column of the target at word {target} has {tags.count('B-V')} verbs.")
-    verb = tags.index("B-V")
-    if tags[target] not in ("B-V", "I-V"):
-        raise DataError(f"{where}: the target is word {target}, but its column has (V*) at word {verb}.")
-    return verb
+    if tags[target] not in PARTS_OF_A_VERB:
+        raise DataError(f"{where}: the target is word {target}, but its column has (V*) at word {tags.index('B-V')}.")
 
 
 def bracket_tags(column: Sequence[str], where: str) -> list[str]:

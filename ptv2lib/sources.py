@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, first_line
-from .formats import ending_of, json_objects, read_text
+from .formats import ending_of, files_in, json_objects, read_text
 from .hub import require_network
 
 MINIATURE = Path(__file__).parent / "miniature"
@@ -207,7 +207,7 @@ def _read_split(paths: list[Path], parse: Callable[[list[Path]], Table] | None) 
     for ending in (".parquet", ".jsonl", ".json"):
         chosen = [path for path in paths if ending_of(path) == ending]
         folders = [path for path in paths if path.is_dir()]
-        inside = [path for folder in folders for path in sorted(folder.rglob("*")) if ending_of(path) == ending]
+        inside = [path for folder in folders for path in files_in(folder) if ending_of(path) == ending]
         if chosen or inside:
             tables = [_read_file(path) for path in _one_source(chosen) or inside]
             return joined(tables, f"{tables[0].where} and {len(tables) - 1} more")

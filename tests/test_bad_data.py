@@ -241,6 +241,8 @@ FILES = {
     "TSV with two minus signs": ("sst2", "train.tsv", "sentence\tlabel\nx\t--1\n", "train.tsv, line 2: the label '--1'"),
     "TSV with a raised label": ("sst2", "train.tsv", "sentence\tlabel\nx\t²\n", "train.tsv, line 2: the label '²'"),
     "TSV with a long label": ("sst2", "train.tsv", f"sentence\tlabel\nx\t{'9' * 5000}\n", "train.tsv, line 2: the label '9"),
+    "TSV cut short": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\nnice mov\n", "train.tsv, line 3: 1 columns, .* has 2"),
+    "TSV with a tab too many": ("sst2", "train.tsv", "sentence\tlabel\nx\ty\t1\n", "train.tsv, line 2: 3 columns, .* has 2"),
     "TSV with a header alone": ("sst2", "train.tsv", "sentence\tlabel\n", "train.tsv has no rows"),
     "an ending that nobody reads": ("sst2", "train.csv", "sentence,label\nx,1\n", "train.csv must be"),
     "an empty file": ("conll03", "train.txt", "", "train.txt is empty"),

@@ -9,6 +9,7 @@ import pytest
 from test_tasks import SENTENCES, folder
 
 from ptv2lib import Classification
+from ptv2lib.errors import DataError
 from ptv2lib.sources import HubSet, read_folder, split_of
 from ptv2lib.tasks import TASKS, load_task
 
@@ -53,10 +54,10 @@ def lines(objects):
 # GLUE
 
 
-def test_sst2_quotes_are_text_and_short_lines_are_skipped(tmp_path):
+def test_sst2_quotes_are_text(tmp_path):
     path = files(
         tmp_path,
-        train__tsv='sentence\tlabel\nhe said " no\t1\nno label here\n"so "" dull"\t0\nthe end \t1\n',
+        train__tsv='sentence\tlabel\nhe said " no\t1\n"so "" dull"\t0\nthe end \t1\n',
         dev__tsv="sentence\tlabel\r\na café\t0\r\n",
         test__tsv="index\tsentence\n0\tno one knows\n1\tgood\n",
         README__md="not a split",
@@ -64,8 +65,8 @@ def test_sst2_quotes_are_text_and_short_lines_are_skipped(tmp_path):
     assert read("sst2", path) == {
         "train": [
             {"sentence": 'he said " no', "idx": 0, "label": 1},
-            {"sentence": '"so "" dull"', "idx": 2, "label": 0},
-            {"sentence": "the end ", "idx": 3, "label": 1},
+            {"sentence": '"so "" dull"', "idx": 1, "label": 0},
+            {"sentence": "the end ", "idx": 2, "label": 1},
         ],
         "validation": [{"sentence": "a café", "idx": 0, "label": 0}],
         "test": [{"sentence": "no one knows", "idx": 0, "label": -1}, {"sentence": "good", "idx": 1, "label": -1}],
@@ -424,7 +425,14 @@ SAID = {
 }
 ROLES = [GAVE, LEFT, SAID]
 YES = {"silent_before": (1,)}  # the files have a sentence of one word before the last one, without a predicate
-TOLD = [GAVE | {"lemma": "give"}, LEFT | {"lemma": "leave"}, SAID | {"lemma": "say"} | YES]
+
+
+def numbered(rows, *sentences):
+    """The rows with the numbers of their sentences."""
+    return [row | {"sentence": number} for row, number in zip(rows, sentences, strict=True)]
+
+
+TOLD = numbered([GAVE | {"lemma": "give"}, LEFT | {"lemma": "leave"}, SAID | {"lemma": "say"} | YES], 0, 0, 1)
 COMBINED = """\
 Ann   NNP (S*  * -  -     (A0*)  (A0*)
 gave  VBD  *   * 01 give  (V*)   *
@@ -475,10 +483,127 @@ out -  *       (C-V*)
     rows = read("conll05", files(tmp_path, train__txt=text, devel__txt=text))["train"]
     tokens = [line.split()[0] for line in text.split("\n") if line]
     first = ["B-A0", "B-V", "I-V", "B-A1", "I-A1", "O", "O", "O", "O"]
-    assert rows == [
-        {"tokens": tokens, "predicate": 1, "tags": first, "lemma": "give"},
-        {"tokens": tokens, "predicate": 6, "tags": ["O"] * 6 + ["B-V", "B-A1", "B-C-V"], "lemma": "set"},
+    give = {"tokens": tokens, "predicate": 1, "tags": first, "lemma": "give", "target": 2}
+    set_out = {"tokens": tokens, "predicate": 6, "tags": ["O"] * 6 + ["B-V", "B-A1", "B-C-V"], "lemma": "set"}
+    assert rows == numbered([give, set_out], 0, 0)
+
+
+CROSSLINK = [("They", "(A0*)", "(A0*)"), ("cross", "(V*)", "*"), ("linked", "(C-V*)", "*"), ("left", "*", "(V*)")]
+JUMP_START = [("They", "(A0*)", "(A0*)"), ("jump", "(V*)", "(V*"), ("started", "*", "*)"), ("it", "(A1*)", "(A1*)")]
+AGAIN = [("I", "(A0*)", "(A0*)"), ("know", "(V*)", "*"), ("he", "(A1*", "*"), ("left", "*)", "(V*)")]
+
+
+def shared_task_columns(words, targets):
+    """A sentence in the columns of CoNLL-2005: of `words` the roles, of `targets` the lemmas by their words."""
+    return "".join(f"{word} {targets.get(word, '-')} {' '.join(roles)}\n" for word, *roles in words)
+
+
+def shared_task_document(words, targets):
+    """The same as a gold_conll."""
+    rows = (
+        f"x 0 {place} {word} X * {targets.get(word, '-')} {'01' if word in targets else '-'} - - * {' '.join(roles)} -\n"
+        for place, (word, *roles) in enumerate(words)
+    )
+    return "".join(rows)
+
+
+@pytest.mark.parametrize("name", ["conll05", "conll12"])
+@pytest.mark.parametrize(
+    ("words", "lemmas", "targets"),
+    [
+        (CROSSLINK, {"linked": "crosslink", "left": "leave"}, [(1, 2), (3, 3)]),
+        (JUMP_START, {"jump": "jump", "started": "start"}, [(1, 1), (1, 2)]),
+    ],
+    ids=["a frame set behind the verb", "two verbs from one word on"],
+)
+def test_a_verb_is_given_back_at_its_target(name, words, lemmas, targets, tmp_path):
+    """srl-eval.pl knows a proposition by the line of its target, and takes the columns in that order."""
+    if name == "conll12":
+        words = [(word, *(cell.replace("(A", "(ARG") for cell in cells)) for word, *cells in words]
+        text = f"#begin document (x); part 000\n{shared_task_document(words, lemmas)}\n#end document\n"
+        path = files(tmp_path, train={"x__gold_conll": text}, development={"x__gold_conll": text})
+    else:
+        text = shared_task_columns(words, lemmas)
+        path = files(tmp_path, train__txt=text, devel__txt=text)
+    rows = read(name, path)["validation"]
+    assert [(row["predicate"], row.get("target", row["predicate"])) for row in rows] == targets
+    told = TASKS[name].submission([row["tags"] for row in rows], rows)
+    expected = [line.split()[1:] for line in shared_task_columns(words, lemmas).splitlines()]
+    assert [line.split() for line in told.splitlines() if line] == expected
+
+
+def test_a_document_of_the_hub_names_its_targets(tmp_path):
+    words = [word for word, *_ in CROSSLINK]
+    sentence = {
+        "words": words,
+        "predicate_lemmas": [None, None, "crosslink", "leave"],
+        "predicate_framenet_ids": [None, None, "01", "01"],
+        "srl_frames": [
+            {"verb": "cross", "frames": ["B-ARG0", "B-V", "B-C-V", "O"]},
+            {"verb": "left", "frames": ["B-ARG0", "O", "O", "B-V"]},
+        ],
+    }
+    document = [{"document_id": "x", "sentences": [sentence]}]
+    rows = read("conll12", parquet(tmp_path, train=document, validation=document))["train"]
+    assert [(row["lemma"], row["predicate"], row.get("target")) for row in rows] == [
+        ("crosslink", 1, 2),
+        ("leave", 3, None),
     ]
+
+
+def test_a_sentence_that_follows_its_like_is_told_apart(tmp_path):
+    """Rising predicates alone do not tell: here each of two equal sentences has one of the two verbs."""
+    one = [(word, know) for word, know, _ in AGAIN]
+    other = [(word, left) for word, _, left in AGAIN]
+    parts = [shared_task_columns(one, {"know": "know"}), "Hm -\n", shared_task_columns(other, {"left": "leave"})]
+    for kept in (parts, parts[::2]):
+        text = "\n".join(kept)
+        rows = read("conll05", files(tmp_path / str(len(kept)), train__txt=text, devel__txt=text))["train"]
+        assert [row["sentence"] for row in rows] == [0, 1]
+        told = TASKS["conll05"].submission([row["tags"] for row in rows], rows)
+        given = ["\n".join(line.split(" ", 1)[1] for line in part.splitlines()) for part in kept]
+        assert told.replace("\t", " ").strip().split("\n\n") == given
+
+
+@pytest.mark.parametrize("column", ["id", "sentence"])
+def test_rows_that_share_an_id_are_one_sentence(column, tmp_path):
+    """As in the English Web Treebank, where both halves of "jump - started" are predicates that begin at *jump*."""
+    tokens = ["They", "jump", "started", "it"]
+    rows = [
+        {"tokens": tokens, "predicate": 1, "tags": ["B-A0", "B-V", "O", "B-A1"], column: "a"},
+        {"tokens": tokens, "predicate": 1, "tags": ["B-A0", "B-V", "I-V", "B-A1"], column: "a"},
+        {"tokens": tokens, "predicate": 1, "tags": ["B-A0", "B-V", "O", "O"], column: "b"},
+    ]
+    kept = read("conll05", parquet(tmp_path / "shared", train=rows, validation=rows))["train"]
+    assert [row["sentence"] for row in kept] == [0, 0, 1]
+    told = TASKS["conll05"].submission([row["tags"] for row in kept], kept)
+    assert [[line.split() for line in block.splitlines()] for block in told.strip().split("\n\n")] == [
+        [["-", "(A0*)", "(A0*)"], ["jump", "(V*)", "(V*"], ["jump", "*", "*)"], ["-", "(A1*)", "(A1*)"]],
+        [["-", "(A0*)"], ["jump", "(V*)"], ["-", "*"], ["-", "*"]],
+    ]
+    if column == "id":  # one for each row names no sentence
+        of_rows = [row | {"id": str(number)} for number, row in enumerate(rows)]
+        kept = read("conll05", parquet(tmp_path / "own", train=of_rows, validation=of_rows))["train"]
+        assert not any("sentence" in row for row in kept)
+
+
+def test_words_and_props_of_other_sections_are_refused(tmp_path):
+    layers = {"words": {"train.02.words": WORDS, "train.03.words": WORDS}}
+    layers |= {"props": {"train.02.props": PROPS, "train.04.props": PROPS}}
+    with pytest.raises(DataError, match=r"train\.03\.words and .*train\.04\.props should be .* of one section"):
+        read("conll05", files(tmp_path, train=layers, devel=layers))
+
+
+def test_what_a_file_manager_or_an_editor_leaves_behind(tmp_path):
+    """Hidden files, packed documents, and empty lines at the end of one of two files."""
+    layers = {"words": {"02.words": WORDS + "\n\n", ".DS_Store": b"\xff"}, "props": {"02.props": PROPS}}
+    assert read("conll05", files(tmp_path / "a", train=layers, devel=layers))["train"] == TOLD
+    packed = gzip.compress(GOLD_CONLL.encode())
+    tree = {"x.gold_conll.gz": packed, "._x.gold_conll.gz": b"\xff", ".git": {"y.gold_conll": b"\xff"}, "README": "no"}
+    assert len(read("conll12", files(tmp_path / "b", train=tree, development=tree))["train"]) == len(SETS)
+    text = "EU I-ORG\t\nleft O \n\nAnn I-PER\n"
+    rows = read("conll03", files(tmp_path / "c", train__txt=text, valid__txt=text))["train"]
+    assert [row["tokens"] for row in rows] == [["EU", "left"], ["Ann"]]
 
 
 def test_conll05_release_folders(tmp_path):
@@ -498,7 +623,7 @@ def test_conll05_release_folders(tmp_path):
         **{"test.wsj": layers("test.wsj"), "test.brown": layers("test.brown")},
     )
     rows = read("conll05", path)
-    assert rows["train"] == TOLD * 2
+    assert rows["train"] == numbered(TOLD * 2, 0, 0, 1, 2, 2, 3)
     assert rows["validation"] == rows["test"] == rows["test_wsj"] == rows["test_brown"] == TOLD
     told = TASKS["conll05"].submission([row["tags"] for row in TOLD], TOLD)
     assert [line.split() for line in told.split("\n")] == [line.split() for line in PROPS.split("\n")]
@@ -565,7 +690,7 @@ def test_conll12_tree_takes_the_standard_test(tmp_path):
         },
     )
     lemmas = ({"lemma": "do"}, {"lemma": "set"}, {"lemma": "go"} | YES)
-    told = [row | more for row, more in zip(SETS, lemmas, strict=True)]
+    told = numbered([row | more for row, more in zip(SETS, lemmas, strict=True)], 0, 0, 1)
     assert read("conll12", path) == {"train": told, "validation": told, "test": told}
 
 
@@ -632,7 +757,7 @@ def test_conll12_documents_of_the_hub(tmp_path):
     for split in ("train", "validation", "test"):  # the parquet branch names folders, not files, after splits
         (tmp_path / split).mkdir()
         made.to_parquet(tmp_path / split / "0000.parquet")
-    told = [*SETS[:2], SETS[2] | YES]
+    told = numbered([*SETS[:2], SETS[2] | YES], 0, 0, 1)
     assert read("conll12", tmp_path) == {"train": told, "validation": told, "test": told}
 
 

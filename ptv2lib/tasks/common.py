@@ -21,7 +21,7 @@ from ..sources import HubSet, Table
 UNLABELLED = -1
 SHORTEST = 8  # pieces of the shortest cut that leaves room for a text
 # Columns that place a row and say nothing of it.
-ROW_NAMES = ("id", "idx", "answer_idx", "title", "silent_before", "silent_after")
+ROW_NAMES = ("id", "idx", "answer_idx", "title", "sentence", "silent_before", "silent_after")
 BYTES_A_CHARACTER = 250  # that tokenizing takes; 205 measured on English text in overlapping windows
 CUTS = ("longest_first", "only_first", "only_second")  # which text of a pair is cut
 NO_HUB = HubSet(None, None, None, "your own", {}, "Give the folder of your own copy with dataset=.")

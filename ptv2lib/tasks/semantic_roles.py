@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..encoding import Encoded, Layout
 from ..errors import BadOption, DataError
-from ..formats import brackets, pasted_roles, raw_files, read_text, role_rows
+from ..formats import PARTS_OF_A_VERB, brackets, files_in, pasted_roles, raw_files, read_text, role_rows, verbs
 from ..metrics import role_arguments, role_scores, span_scores
 from ..sources import HubSet, Table, joined, lined
 from .common import NO_HUB, TaskFamily, check_columns, check_strings, check_words
@@ -55,10 +56,13 @@ class SemanticRoles(TaskFamily):
         for path in paths:
             words, props = path / "words", path / "props"
             if words.is_dir() and props.is_dir():
-                texts, roles = sorted(words.iterdir()), sorted(props.iterdir())
+                texts, roles = files_in(words), files_in(props)
                 if len(texts) != len(roles):
                     raise DataError(f"{path} has {len(texts)} files of words and {len(roles)} of props.")
-                tables += [lined(other, pasted_roles(one, other)) for one, other in zip(texts, roles, strict=True)]
+                for one, other in zip(texts, roles, strict=True):
+                    if _section(one, ".words") != _section(other, ".props"):
+                        raise DataError(f"{one} and {other} should be the words and the roles of one section.")
+                    tables.append(lined(other, pasted_roles(one, other)))
             else:
                 tables += [lined(file, role_rows(file, read_text(file))) for file in raw_files([path])]
         return joined(tables, str(paths[0]))
@@ -76,15 +80,17 @@ class SemanticRoles(TaskFamily):
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give rows of `tokens`, `predicate` (the verb's place) and `tags`.
 
-        Where the data have sentences without a predicate, the rows around them know their lengths, as `silent_before` and
-        `silent_after`, and where they have a verb's `lemma` it is kept: both for `submission`.
+        For `submission` a row also keeps what the data tell of these: the verb's `lemma`; the lemma's word as `target`, where
+        the verb begins at another; the number of its `sentence`; and as `silent_before` and `silent_after` the lengths of
+        sentences without a predicate around it. Sentences are known in the owners' forms, and elsewhere by a column
+        `sentence`, or an `id` that rows share.
         """
         table = _predicates(table)
         check_columns(table, ["tokens"])
         check_words(table)
         table, silent = _without_silent(table)
         check_columns(table, ["predicate", "tags"])
-        known, rows = set(self.labels), []
+        known, rows, sentences = set(self.labels), [], _sentences(table)
         for number, row in enumerate(table.rows):
             where = table.place(number)
             tokens, tags, predicate = row["tokens"], row["tags"], row["predicate"]
@@ -109,10 +115,14 @@ class SemanticRoles(TaskFamily):
                 )
             if row.get("lemma") is not None:
                 check_strings(row, ["lemma"], where)
-            more = {"lemma": row.get("lemma"), "silent_before": silent[number]}
+            target = row.get("target")
+            if target is not None and (type(target) is not int or not 0 <= target < len(tokens)):
+                raise DataError(f"{where}: column 'target' is {target!r}, and the sentence has {len(tokens)} words.")
+            more = {"lemma": row.get("lemma") or None, "target": target, "silent_before": silent[number] or None}
             if number + 1 == len(table.rows):
-                more["silent_after"] = silent[-1]
-            more = {part: value for part, value in more.items() if value}
+                more["silent_after"] = silent[-1] or None
+            more["sentence"] = sentences[number] if sentences else None
+            more = {part: value for part, value in more.items() if value is not None}
             rows.append({"tokens": tokens, "predicate": predicate, "tags": tags} | more)
         to_iob2([row["tags"] for row in rows], table)
         return rows
@@ -189,23 +199,26 @@ class SemanticRoles(TaskFamily):
 
         Verbs are lemmas where the data have them, since srl-eval.pl compares them, and else words as they stand, with
         `_` for white space; sentences without a predicate stand where they stood. Rows of one sentence must follow one
-        another, as they do in every split.
+        another, as they do in every split. Where the data do not tell sentences apart (`read`), a row goes on with the sentence
+        before it if it has the same words and a later predicate.
         """
         sentences: list[list[tuple[Mapping, Sequence[str]]]] = []
         for row, tags in zip(rows, predicted, strict=True):
-            last = sentences[-1][-1][0] if sentences else None
-            if last is None or last["tokens"] != row["tokens"] or last["predicate"] >= row["predicate"]:
+            if not sentences or not _goes_on(row, sentences[-1][-1][0]) or len(sentences[-1]) == len(row["tokens"]):
                 sentences.append([])
             sentences[-1].append((row, tags))
         blocks = []
         for pairs in sentences:
             first, last = pairs[0][0], pairs[-1][0]
-            verbs = ["-"] * len(first["tokens"])
-            for row, _ in pairs:
-                verbs[row["predicate"]] = one_cell(row.get("lemma", row["tokens"][row["predicate"]]))
-            columns = [brackets(tags) for _, tags in pairs]
+            lines = _target_lines([row for row, _ in pairs])
+            named = ["-"] * len(first["tokens"])
+            for (row, _), line in zip(pairs, lines, strict=True):
+                named[line] = one_cell(row.get("lemma", row["tokens"][row["predicate"]]))
+            # The scorer takes the first column for the first verb, and so on.
+            ordered = sorted(zip(lines, pairs, strict=True), key=lambda one: one[0])
+            columns = [brackets(tags) for _, (_, tags) in ordered]
             blocks += ["-\n" * length for length in first.get("silent_before", ())]
-            blocks.append("".join("\t".join(cells) + "\n" for cells in zip(verbs, *columns, strict=True)))
+            blocks.append("".join("\t".join(cells) + "\n" for cells in zip(named, *columns, strict=True)))
             blocks += ["-\n" * length for length in last.get("silent_after", ())]
         return "\n".join(blocks) + "\n"
 
@@ -239,6 +252,48 @@ class SemanticRoles(TaskFamily):
         return {"predicate": row["tokens"][row["predicate"]], "tags": tags, "roles": roles}
 
 
+def _section(path: Path, layer: str) -> str:
+    """`train.02` of CoNLL-2005's `train.02.words.gz` or `train.02.props`."""
+    return path.name.removesuffix(".gz").removesuffix(layer)
+
+
+def _sentences(table: Table) -> list[int] | None:
+    """The running number of each row's sentence; None where the data do not tell."""
+    names = [row.get("sentence") for row in table.rows]
+    if None in names:
+        names = [row.get("id") for row in table.rows]
+        if None in names or len(set(map(str, names))) == len(names):  # an id for each row names no sentence
+            return None
+    changes = (one != other for one, other in pairwise(names))
+    return list(accumulate(changes, initial=0))
+
+
+def _goes_on(row: Mapping, before: Mapping) -> bool:
+    """Whether a row is of the same sentence as the one before it."""
+    if row["tokens"] != before["tokens"]:
+        return False
+    if "sentence" in row and "sentence" in before:
+        return row["sentence"] == before["sentence"]
+    return row["predicate"] > before["predicate"]
+
+
+def _target_lines(rows: Sequence[Mapping]) -> list[int]:
+    """The word at which each verb of a sentence is named: its target; a later verb at the same word takes a free one.
+
+    That is one of its own words if it has several, else the next one.
+    """
+    wanted = [row.get("target", row["predicate"]) for row in rows]
+    taken, lines = set(wanted), []
+    for row, place in zip(rows, wanted, strict=True):
+        if place in lines:
+            own = [at for at, tag in enumerate(row.get("tags", ())) if tag in PARTS_OF_A_VERB]
+            others = (*own, *range(place, len(row["tokens"])), *range(place))
+            place = next(at for at in others if at not in taken)
+        taken.add(place)
+        lines.append(place)
+    return lines
+
+
 def _predicates(table: Table) -> Table:
     """One row a predicate, also from the Hub's CoNLL-2012, where a row is a document with its sentences."""
     if not table.rows or "sentences" not in table.rows[0]:
@@ -248,20 +303,19 @@ def _predicates(table: Table) -> Table:
 
 def _said(document: Mapping) -> Iterator[dict[str, Any]]:
     """The rows of a document; a sentence without a predicate is `silent`, as in `formats.role_rows`."""
-    for sentence in document["sentences"]:
+    for number, sentence in enumerate(document["sentences"]):
         lemmas = sentence.get("predicate_lemmas") or [None] * len(sentence["words"])
         if not isinstance(lemmas, list) or len(lemmas) != len(sentence["words"]):
             raise ValueError(
                 f"column 'sentences' has a sentence of {len(sentence['words'])} words with other predicate_lemmas"
             )
-        lemma_at = dict(enumerate(lemmas))
-        # The verb's place is where B-V stands; one frame of the set has none.
-        frames = [frame["frames"] for frame in sentence["srl_frames"] if "B-V" in frame["frames"]]
-        for tags in frames:
-            place = tags.index("B-V")
-            yield {"tokens": sentence["words"], "predicate": place, "tags": tags, "lemma": lemma_at.get(place)}
-        if not frames:
-            yield {"tokens": sentence["words"], "silent": True}
+        frames = [frame["frames"] for frame in sentence["srl_frames"]]
+        if any(len(tags) != len(sentence["words"]) for tags in frames):
+            raise ValueError(f"column 'sentences' has a sentence of {len(sentence['words'])} words with other frames")
+        targets = [place for place, name in enumerate(sentence.get("predicate_framenet_ids") or ()) if name]
+        said = verbs(frames, targets, lemmas)
+        shared = {"tokens": sentence["words"], "sentence": f"{document.get('document_id')} {number}"}
+        yield from [shared | verb for verb in said] or [shared | {"silent": True}]
 
 
 def _without_silent(table: Table) -> tuple[Table, list[tuple[int, ...]]]:
