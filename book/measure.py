@@ -272,6 +272,15 @@ def families() -> list[Plan]:
     ]
 
 
+def cuts() -> list[Plan]:
+    """The long texts of `families` once more, cut at the 128 pieces of the official code."""
+    return [
+        replace(plan, name=f"{plan.name}-cut128", settings=f"{plan.settings} max_length=128")
+        for plan in families()
+        if plan.task in ("boolq", "multirc")
+    ]
+
+
 def _on_the_suite(methods: tuple[str, ...]) -> list[Plan]:
     names = sorted(path.name for path in MINIATURE.iterdir() if (path / "train.jsonl").is_file())
     return [Plan(task, method, "miniature", "", miniature=True) for task in names for method in methods]
@@ -298,6 +307,7 @@ PLANS: dict[str, Callable[[], list[Plan]]] = {
         variants,
         finalists,
         families,
+        cuts,
         together,
         miniature,
         miniature_prompts,

@@ -45,6 +45,8 @@ def score_bars(
     figure, axes = plt.subplots(figsize=(6.4, 3.2))
     methods = list(next(iter(results.values())))
     width = 0.8 / len(methods)
+    top = max(*lines.values(), *(score for scores in results.values() for score in scores.values()))
+    digits = "%.2f" if top > 0.2 else "%.3f"
     for place, task in enumerate(results):
         left = place - 0.4
         for number, method in enumerate(methods):
@@ -58,13 +60,14 @@ def score_bars(
                 hatch=HATCHES.get(method, ""),
                 label=method if place == 0 else None,
             )
-            axes.bar_label(bar, fmt="%.2f", fontsize=8)
+            plain = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # else the dashed line strikes through it
+            axes.bar_label(bar, fmt=digits, fontsize=8, bbox=plain)
         axes.hlines(
             lines[task], left, left + 0.8, colors="black", linestyles="dashed", label=line if place == 0 else None
         )
     axes.set_xticks(range(len(results)), list(results))
     axes.set_ylabel(metric)
-    axes.set_ylim(0, 1.08)
+    axes.set_ylim(0, min(1.08, 1.35 * top) or 1.08)
     axes.legend(ncols=len(methods) + 1, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=8)
     figure.tight_layout()
     plt.show()

@@ -170,6 +170,24 @@ def test_selection_and_score_share_no_row(rows, seed, tmp_path_factory):
     assert task.split().validation == split.validation
 
 
+WSC = {"span1_index": 0, "span2_index": 2, "span1_text": "Ann", "span2_text": "she"}
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "row"), [("mnli", "premise", {"hypothesis": "It rained."}), ("wsc", "text", WSC)]
+)
+def test_a_text_that_recurs_with_other_labels_does_not_part(name, column, row, tmp_path):
+    """Else a model that knows a text by heart is wrong about the very rows that select."""
+    labels = range(len(TASKS[name].labels))
+    rows = [row | {column: f"Ann said she {number} .", "label": label} for number in range(30) for label in labels]
+    random.Random(0).shuffle(rows)
+    split = load_task(name, dataset=folder(tmp_path, train=rows, validation=rows[:4])).split()
+    train, selecting = ({row[column] for row in part} for part in (split.train, split.validation))
+    assert not train & selecting and len(split.validation) == len(selecting) * len(labels) == len(rows) // 10
+    with pytest.raises(BadOption, match="grouped='genre' is none of the text columns"):
+        dataclasses.replace(TASKS[name], grouped="genre")
+
+
 def test_a_labelled_test_is_scored_and_the_paper_selects_otherwise(tmp_path):
     task = load_task(
         "sst2", dataset=folder(tmp_path / "x", train=SENTENCES, validation=SENTENCES[:8], test=SENTENCES[8:12])

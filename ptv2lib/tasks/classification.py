@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..encoding import Encoded, Layout
-from ..errors import DataError
+from ..errors import BadOption, DataError
 from ..formats import ending_of, glue_rows, read_text, superglue_rows
 from ..metrics import accuracy, macro_f1
 from ..sources import HubSet, Table, joined, lined
@@ -47,6 +47,8 @@ class Classification(TaskFamily):
         templates: words around a row with a gap (`templates.Template`), the default first; for verbalizers.
         soft_template: the same with trainable slots, for P-tuning v1.
         words: the words that stand for each label in the gap.
+        grouped: a text column whose rows stay in one split where it recurs. A premise of MNLI stands in three rows, as a rule
+            with three labels, a text of WSC in two with both: whoever saw the others in training expects the wrong label.
     """
 
     name: str
@@ -61,9 +63,16 @@ class Classification(TaskFamily):
     templates: tuple[str, ...] = ()
     soft_template: str | None = None
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    grouped: str | None = None
 
     head: ClassVar[str] = "sequence"
     metric: ClassVar[str] = "accuracy"
+
+    def __post_init__(self) -> None:
+        """As for every family; `grouped` must be a text column."""
+        super().__post_init__()
+        if self.grouped is not None and self.grouped not in self.texts:
+            raise BadOption(f"grouped={self.grouped!r} is none of the text columns {', '.join(self.texts)}.")
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -107,6 +116,10 @@ class Classification(TaskFamily):
     def labelled(self, rows: Sequence[Mapping]) -> bool:
         """Whether the rows have gold labels."""
         return all(row["label"] != UNLABELLED for row in rows)
+
+    def group(self, row: Mapping) -> str | None:
+        """Rows with the same text in the column `grouped`, if there is one."""
+        return None if self.grouped is None else row[self.grouped]
 
     def strata(self, row: Mapping) -> int:
         """The label."""

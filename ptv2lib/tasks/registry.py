@@ -122,6 +122,7 @@ TASKS: dict[str, TaskFamily] = {
             columns={"premise": 8, "hypothesis": 9},
             **_CLAIM,
             words={"entailment": ("true",), "neutral": ("neutral",), "contradiction": ("false",)},
+            grouped="premise",
         ),
         Classification(
             "rte",
@@ -181,6 +182,7 @@ TASKS: dict[str, TaskFamily] = {
             templates=("{text} Question: does {span2_text} mean {span1_text}? Answer: {mask}.",),
             soft_template="{text} {soft:3} Question: does {span2_text} mean {span1_text}? {soft:3} Answer: {mask}.",
             words={"False": ("false", "no"), "True": ("true", "yes")},
+            grouped="text",
         ),
         Tagging(
             "conll03",
