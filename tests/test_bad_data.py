@@ -365,7 +365,8 @@ def test_half_a_character_in_an_example_is_refused():
 
 def test_a_further_test_without_labels_is_not_scored(tmp_path):
     row = {"premise": "a", "hypothesis": "b", "label": 0}
-    splits = {"train": [row] * 20, "dev_matched": [row], "dev_mismatched": [row], "test_matched": [row | {"label": -1}]}
+    train = [row | {"premise": f"a {number}"} for number in range(20)]
+    splits = {"train": train, "dev_matched": [row], "dev_mismatched": [row], "test_matched": [row | {"label": -1}]}
     task = load_task("mnli", dataset=folder(tmp_path, **splits, test_mismatched=[row | {"label": -1}]))
     assert set(task.split().further) == {"validation_mismatched"}
 
