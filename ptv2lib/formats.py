@@ -153,7 +153,7 @@ def superglue_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Raises:
         KeyError, TypeError: if something of the form is missing.
-        ValueError: for an entity outside its passage.
+        ValueError: for an entity outside its passage, or an answer that is not at its place there.
     """
     passage = row.get("passage")
     if isinstance(row.get("target"), dict):  # WSC
@@ -177,6 +177,8 @@ def superglue_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     f"the entity from {start} to {end - 1} lies outside its passage of {len(text)} characters"
                 )
         for query in row["qas"]:
+            for answer in query.get("answers", []):
+                _check_place(answer, text)
             yield {
                 "passage": text,
                 "query": query["query"],
@@ -191,6 +193,14 @@ def superglue_rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             }
     else:
         yield row
+
+
+def _check_place(answer: Mapping[str, Any], passage: str) -> None:
+    """Refuse an answer of ReCoRD that does not stand in its passage from `start` to `end`, inclusively."""
+    start, end = answer["start"], answer["end"] + 1
+    found = passage[max(start, 0) : max(end, 0)]
+    if found != answer["text"]:
+        raise ValueError(f"the answer {answer['text'][:40]!r} is not at {start}, where the passage says {found[:40]!r}")
 
 
 def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[dict[str, Any]]:
@@ -220,7 +230,7 @@ def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[d
                 f"The file {path}, line {number + 2}: {len(line)} columns, and the header has {len(header)}."
             )
         label = line[-1] if labelled else "-1"
-        value = {"label": int(label) if WHOLE_NUMBER.fullmatch(label) else label, "idx": number, "line": number + 2}
+        value = {"label": int(label) if WHOLE_NUMBER.fullmatch(label) else label, "line": number + 2}
         rows.append({column: line[place] for column, place in places.items()} | value)
     return rows
 

@@ -185,8 +185,8 @@ def split_of(name: str) -> str | None:
 def read_folder(folder: str | os.PathLike, parse: Callable[[list[Path]], Table] | None = None) -> dict[str, Table]:
     """Read the splits of a folder: files or sub-folders named after their split (`split_of`).
 
-    Parquet, JSON lines and SQuAD's JSON are read here, JSON also packed as `.gz`; `parse` reads other files, in the owner's
-    own form.
+    Parquet, JSON lines, SQuAD's JSON (both also packed as `.gz`) and what `save_to_disk` of `datasets` wrote are read here;
+    `parse` reads other files, in the owner's own form.
 
     Raises:
         DataError: if the folder is missing or holds no split, two files claim one, or a file cannot be read; named.
@@ -203,7 +203,10 @@ def read_folder(folder: str | os.PathLike, parse: Callable[[list[Path]], Table] 
 
 
 def _read_split(paths: list[Path], parse: Callable[[list[Path]], Table] | None) -> Table:
-    """One split from the best of its forms: parquet before JSON before the owner's own."""
+    """One split from the best of its forms: as `datasets` saves it, parquet, JSON, the owner's own."""
+    saved = [path for path in paths if (path / "state.json").is_file()]
+    if saved:
+        return joined([_read_saved(path) for path in _one_source(saved)], f"{saved[0]} and {len(saved) - 1} more")
     for ending in (".parquet", ".jsonl", ".json"):
         chosen = [path for path in paths if ending_of(path) == ending]
         folders = [path for path in paths if path.is_dir()]
@@ -306,16 +309,30 @@ def _read_file(path: Path) -> Table:
     try:
         return _from_dataset(datasets.Dataset(pyarrow.parquet.read_table(path)), str(path))
     except (OSError, ValueError, TypeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"The file {path} cannot be read: {first}") from None
+        raise DataError(f"The file {path} cannot be read: {first_line(error)}") from None
+
+
+def _read_saved(path: Path) -> Table:
+    """A split in the folder that `datasets.Dataset.save_to_disk` wrote."""
+    import datasets
+
+    try:
+        return _from_dataset(datasets.Dataset.load_from_disk(str(path)), str(path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"The saved data set {path} cannot be read: {first_line(error)}") from None
 
 
 def _from_dataset(dataset: Any, where: str) -> Table:
+    return Table(dataset.to_list(), _class_names("", dataset.features), where)
+
+
+def _class_names(column: str, feature: Any) -> dict[str, tuple[str, ...]]:
+    """The names of each `ClassLabel`, also inside lists and objects, by the innermost column."""
     import datasets
 
-    names = {}
-    for column, feature in dataset.features.items():
-        inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.ClassLabel):
-            names[column] = tuple(inner.names)
-    return Table(dataset.to_list(), names, where)
+    if isinstance(feature, datasets.ClassLabel):
+        return {column: tuple(feature.names)}
+    if isinstance(feature, Mapping):
+        return {name: names for key, inner in feature.items() for name, names in _class_names(key, inner).items()}
+    inner = getattr(feature, "feature", None)
+    return {} if inner is None else _class_names(column, inner)

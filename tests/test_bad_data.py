@@ -388,6 +388,14 @@ def test_a_row_is_named_by_its_own_file_and_line(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["sst2", "wic", "wsc", "copa"])
+def test_a_row_s_number_twice_is_named(name, tmp_path):
+    rows = [GOOD[name] | {"idx": number} for number in (4, 7, 4)]
+    refused(
+        name, folder(tmp_path, train=rows[:2], validation=rows), "validation.*row 2: column 'idx' repeats 4 of row 0"
+    )
+
+
 def test_a_query_twice_and_an_entity_outside_its_passage_are_named(tmp_path):
     rows = [GAP | {"idx": {"passage": 0, "query": 0}}] * 2
     refused("record", folder(tmp_path / "a", train=rows, validation=rows), "row 1: column 'idx' repeats")
@@ -395,6 +403,15 @@ def test_a_query_twice_and_an_entity_outside_its_passage_are_named(tmp_path):
     row = {"idx": 0, "passage": passage, "qas": [{"idx": 0, "query": "@placeholder met Bo", "answers": []}]}
     words = "row 0: the entity from 8 to 11 lies outside its passage of 11 characters"
     refused("record", folder(tmp_path / "b", train=[row], validation=[row]), words)
+
+
+@pytest.mark.parametrize(("start", "found"), [(7, " Bo"), (9, "o."), (-3, "")])
+def test_an_answer_of_record_that_is_not_at_its_place_is_named(start, found, tmp_path):
+    row = RAW["record (raw)"]
+    answer = {"start": start, "end": start + 2, "text": "Ann"}
+    bad = row | {"qas": [row["qas"][0] | {"answers": [answer]}]}
+    words = f"row 0: the answer 'Ann' is not at {start}, where the passage says '{found}'"
+    refused("record", folder(tmp_path, train=[row], validation=[bad]), words)
 
 
 LARGE_CONTEXT = """

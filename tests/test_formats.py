@@ -730,6 +730,43 @@ def test_names_are_not_looked_for_in_the_bible(tmp_path):
     ]
 
 
+HUB_NAMES = (  # the order of the Hub's documents, which is not tner's
+    "PERSON NORP FAC ORG GPE LOC PRODUCT DATE TIME PERCENT MONEY QUANTITY ORDINAL CARDINAL EVENT WORK_OF_ART LAW LANGUAGE"
+)
+HUB_TAGS = ["O", *(f"{place}-{kind}" for kind in HUB_NAMES.split() for place in "BI")]
+
+
+def documents_with_names(names):
+    """A dataset in the columns of the Hub's documents: one with names, and one of the Bible."""
+    numbers = [[HUB_TAGS.index(tag) for tag in tags] for tags in (["B-PERSON", "I-PERSON", "O", "B-GPE"], ["O"])]
+    sentences = [
+        {"part_id": 0, "words": ["Ann", "Li", "left", "Oslo"], "named_entities": numbers[0]},
+        {"part_id": 1, "words": ["Nothing"], "named_entities": numbers[1]},
+    ]
+    rows = [{"document_id": f"{name}/x_0001", "sentences": sentences} for name in ("nw", "pt/nt")]
+    sentence = {"part_id": NUMBER, "words": datasets.List(TEXT), "named_entities": datasets.List(names)}
+    features = {"document_id": TEXT, "sentences": datasets.List(sentence)}
+    return datasets.Dataset.from_list(rows, features=datasets.Features(features))
+
+
+def test_names_of_the_hub_s_documents(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        documents_with_names(datasets.ClassLabel(names=HUB_TAGS)).to_parquet(tmp_path / split / "0000.parquet")
+    assert read("ontonotes5", tmp_path)["train"] == [
+        {"tokens": ["Ann", "Li", "left", "Oslo"], "tags": ["B-PERSON", "I-PERSON", "O", "B-GPE"]},
+        {"tokens": ["Nothing"], "tags": ["O"]},
+    ]
+
+
+def test_numbers_of_the_hub_s_documents_need_their_names(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        documents_with_names(NUMBER).to_parquet(tmp_path / split / "0000.parquet")
+    with pytest.raises(DataError, match="row 0: column 'named_entities' has numbers, and nothing says which tags"):
+        read("ontonotes5", tmp_path)
+
+
 def test_conll12_documents_of_the_hub(tmp_path):
     did, out, goes = (row["tags"] for row in SETS)
     frame = {"verb": TEXT, "frames": datasets.List(TEXT)}
@@ -953,6 +990,20 @@ def test_numbered_parts_are_one_split_in_order(tmp_path):
         parts = datasets.Dataset.from_list([{"sentence": f"part {number}", "label": 0}])
         parts.to_parquet(tmp_path / f"train-{number:05}-of-00012.parquet")
     assert [row["sentence"] for row in read_folder(tmp_path)["train"].rows] == [f"part {k}" for k in range(12)]
+
+
+def test_what_datasets_saves_is_read(tmp_path):
+    names = datasets.Features({"sentence": TEXT, "label": datasets.ClassLabel(names=["positive", "negative"])})
+    splits = {
+        split: datasets.Dataset.from_list([{"sentence": f"{split} {k}", "label": k} for k in range(2)], features=names)
+        for split in ("train", "validation")
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path)
+    rows = read("sst2", tmp_path)
+    assert [(row["sentence"], row["label"]) for row in rows["train"]] == [("train 0", 1), ("train 1", 0)]
+    (tmp_path / "validation" / "state.json").write_text("{")
+    with pytest.raises(DataError, match="The saved data set .*validation cannot be read"):
+        read("sst2", tmp_path)
 
 
 def counted(train, validation):

@@ -25,6 +25,7 @@ from .common import (
     check_strings,
     check_text,
     check_texts,
+    check_unique,
     json_lines,
     read_label,
     shares,
@@ -196,7 +197,8 @@ class ReCoRD(AnswerSet):
         check_columns(table, ["passage", "query", "entities"])
         for column in ("passage", "query"):
             check_texts(table, column)
-        found, seen = [], set()
+        check_unique(table, "idx")
+        found = []
         for number, row in enumerate(table.rows):
             where = table.place(number)
             idx = row.get("idx", {"passage": number, "query": number})
@@ -204,9 +206,6 @@ class ReCoRD(AnswerSet):
                 isinstance(idx.get(part), (int, str)) for part in ("passage", "query")
             ):
                 raise DataError(f"{where}: column 'idx' must hold passage and query, not {idx!r:.60}.")
-            if repr(idx) in seen:
-                raise DataError(f"{where}: column 'idx' repeats {idx!r:.60}.")
-            seen.add(repr(idx))
             if PLACEHOLDER not in row["query"]:
                 raise DataError(f"{where}: column 'query' has no {PLACEHOLDER}.")
             for column in ("entities", "answers"):

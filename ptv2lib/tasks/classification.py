@@ -22,6 +22,7 @@ from .common import (
     check_columns,
     check_strings,
     check_texts,
+    check_unique,
     json_lines,
     most_frequent,
     read_label,
@@ -99,6 +100,7 @@ class Classification(TaskFamily):
         check_columns(table, self.texts)
         for column in self.texts:
             check_texts(table, column)
+        check_unique(table, "idx")
         names = table.names.get("label")
         return [
             self._row(row, number, table.place(number))

@@ -175,6 +175,16 @@ def check_columns(table: Table, columns: Sequence[str]) -> None:
             raise DataError(f"{place} has no column {missing[0]!r}; it has {', '.join(row)}.")
 
 
+def check_unique(table: Table, column: str) -> None:
+    """Refuse two rows with one name, `1` and `"1"` being the same; a row without the column has none."""
+    named: dict[str, int] = {}
+    for number, row in enumerate(table.rows):
+        first = named.setdefault(str(row[column]), number) if column in row else number
+        if first != number:
+            again = table.second_place(first, number)
+            raise DataError(f"{table.place(number)}: column {column!r} repeats {row[column]!r:.60} of {again}.")
+
+
 def check_text(value: Any, column: str, where: str) -> None:
     """Refuse what is no text, or has half of a surrogate pair, which JSON can write down and no tokenizer reads."""
     if not isinstance(value, str):

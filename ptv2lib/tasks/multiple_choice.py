@@ -19,6 +19,7 @@ from .common import (
     check_columns,
     check_strings,
     check_texts,
+    check_unique,
     json_lines,
     most_frequent,
     read_label,
@@ -64,6 +65,7 @@ class MultipleChoice(TaskFamily):
         check_columns(table, needed)
         for column in (self.stem, *self.choices):
             check_texts(table, column)
+        check_unique(table, "idx")
         names = table.names.get("label")
         rows = []
         for number, row in enumerate(table.rows):

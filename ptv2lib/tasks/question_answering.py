@@ -13,7 +13,7 @@ from ..encoding import Encoded, Layout
 from ..errors import DataError
 from ..metrics import squad_scores, squad_v2_scores
 from ..sources import HubSet, Table
-from .common import NO_HUB, Pieces, TaskFamily, check_columns, check_text, check_texts
+from .common import NO_HUB, Pieces, TaskFamily, check_columns, check_text, check_texts, check_unique
 
 N_BEST = 20
 LONGEST_ANSWER = 30  # pieces, as in the official code
@@ -51,14 +51,10 @@ class QuestionAnswering(TaskFamily):
         check_columns(table, ["id", "context", "question"])
         for column in ("context", "question"):
             check_texts(table, column)
-        seen: dict[str, int] = {}
+        check_unique(table, "id")
         rows = []
         for number, row in enumerate(table.rows):
             where = table.place(number)
-            first = seen.get(str(row["id"]))
-            if first is not None:
-                raise DataError(f"{where}: column 'id' repeats {row['id']!r} of {table.second_place(first, number)}.")
-            seen[str(row["id"])] = number
             check_text(str(row["id"]), "id", where)
             title = "" if row.get("title") is None else row["title"]
             check_text(title, "title", where)
