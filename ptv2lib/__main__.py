@@ -154,18 +154,15 @@ def _value(text: str) -> Any:
 
 
 def _tasks() -> None:
-    from .tasks.registry import TASKS
+    from .tasks.registry import task_table
 
-    for name, family in TASKS.items():
-        hub = family.hub
-        place = "not on the Hub" if hub.hub_id is None else hub.hub_id + (f" ({hub.config})" if hub.config else "")
-        tried = "" if hub.hub_id is None else "; not tried against the Hub"
-        rows = " / ".join(f"{count:,}" for count in hub.rows.values()) or "unknown"
-        revision = "" if hub.hub_id is None else f" at {hub.revision or 'not pinned'}"
-        trained = f"; trains on {family.trained_on}" if getattr(family, "trained_on", None) else ""
-        print(f"{name:10} {place}{revision}; rows {rows}; licence: {hub.licence}{trained}{tried}")
-        if hub.obtain:
-            print(f"{'':10} {hub.obtain}")
+    for row in task_table():
+        at = f" at {row['revision']}" if row["revision"] else ""
+        tried = "; not tried against the Hub" if row["revision"] else ""
+        trained = f"; trains on {row['trains on']}" if row["trains on"] else ""
+        print(f"{row['data set']:10} {row['Hub']}{at}; rows {row['rows']}; licence: {row['licence']}{trained}{tried}")
+        if row["to obtain it"]:
+            print(f"{'':10} {row['to obtain it']}")
 
 
 def _methods() -> None:

@@ -927,7 +927,7 @@ def test_the_command_line_and_the_page_show_the_table(capsys):
         (line,) = [line for line in lines if line.startswith(f"{row['encoder']:18} {row['model_type']}:")]
         assert all(row[column] in line for column in ("attention", "positions", "heads", "checkpointing"))
     pytest.importorskip("sphinx", reason="the book's packages are not part of this environment")
-    encoders = pytest.importorskip("encoders")
-    head, *rows = encoders.cells([])
+    tables = pytest.importorskip("tables")
+    head, *rows = tables.cells("encoders", [])
     assert head[0] == "encoder" and len(rows) == len(FAMILIES)
     assert all(len(row) == len(head) and all(row) for row in rows)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import random
+import re
+from pathlib import Path
 
 import datasets
 import pytest
@@ -10,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptv2lib.__main__ import main
+from ptv2lib.building import build_model
 from ptv2lib.encoding import IGNORED, Layout
 from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
 from ptv2lib.sources import commit_of
 from ptv2lib.tasks import TASKS, load_task
 from ptv2lib.tasks.classification import Classification
+from ptv2lib.tasks.common import TaskFamily
 
 SENTENCES = [{"sentence": f"a fine film {i}", "label": i % 2} for i in range(40)]
 TAGGED = [{"tokens": ["Ann", "met", "Bob", "Li"], "ner_tags": [1, 0, 1, 2]} for _ in range(4)]
@@ -512,3 +516,21 @@ HALF = "a \ud83d b"  # JSON can write it down, and no tokenizer reads it
 def test_half_of_a_surrogate_pair_is_refused_in_an_example(name, example, column):
     with pytest.raises(DataError, match=f"^The example.*: column '{column}' has half of a surrogate pair"):
         TASKS[name].prepare(example)
+
+
+def test_the_tasks_of_the_page_on_data_sets_read_the_rows_beside_them(tmp_path, capsys):
+    page = Path(__file__).parent.parent.joinpath("book/data_sets.md").read_text()
+    blocks = re.findall(r"```(python|json)\n(.*?)```", page, re.DOTALL)
+    named: dict = {}
+    exec(next(code for kind, code in blocks if kind == "python" and "import ptv2lib" in code), named)
+    families = [value for value in named.values() if isinstance(value, TaskFamily)]
+    rows = [json.loads(line) for line in next(code for kind, code in blocks if kind == "json").splitlines()]
+    assert {type(family).__name__ for family in families} == {
+        *("Classification", "MultipleChoice", "Tagging", "QuestionAnswering", "SemanticRoles")
+    }
+    for family, row in zip(families, rows, strict=True):
+        task = load_task(family, dataset=folder(tmp_path / family.name, train=[row], validation=[row], test=[row]))
+        task.show(1, backbone="tiny")
+        inputs = len(family.choices) if family.head == "choice" else 1
+        assert f"row 0: {inputs} input" in capsys.readouterr().out
+        assert len(build_model(task, backbone="tiny", prompt_length=2).predict([row])) == 1

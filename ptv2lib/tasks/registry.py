@@ -312,6 +312,47 @@ TASKS: dict[str, TaskFamily] = {
 }
 """Every task, by name."""
 
+
+def task_table() -> list[dict[str, str]]:
+    """What each data set is, a row each, in words; all of it read from `TASKS`."""
+    return [
+        {
+            "data set": name,
+            "kind": type(family).__name__,
+            "head": family.head,
+            "answers": _answers(family),
+            "score": family.metric,
+            "cut": str(family.max_length),
+            "layouts": ", ".join(family.layouts) or "one",
+            "Hub": _place(family.hub),
+            "revision": "" if family.hub.hub_id is None else family.hub.revision or "not pinned",
+            "rows": " / ".join(f"{count:,}" for count in family.hub.rows.values()) or "unknown",
+            "licence": family.hub.licence,
+            "trains on": getattr(family, "trained_on", None) or "",
+            "to obtain it": family.hub.obtain,
+        }
+        for name, family in TASKS.items()
+    ]
+
+
+def _place(hub: HubSet) -> str:
+    """Repository and configuration."""
+    if hub.hub_id is None:
+        return "not on the Hub"
+    return f"{hub.hub_id} ({hub.config})" if hub.config else hub.hub_id
+
+
+def _answers(family: TaskFamily) -> str:
+    """What may be answered: by name, or how many where they are many."""
+    if family.head == "span":
+        return "a span, or none" if family.unanswerable else "a span"
+    roles = family.head == "token" and hasattr(family, "roles")
+    named = family.roles if roles else getattr(family, "types", family.labels)
+    if roles and not named:
+        return "the roles in the data"
+    return ", ".join(named) if len(named) < 5 else f"{len(named)} {'roles' if roles else 'types'}"
+
+
 _KINDS: dict[str, type[TaskFamily]] = {
     kind.__name__: kind
     for kind in (
