@@ -47,7 +47,7 @@ class Encoded:
             where a head reads single words (0 elsewhere, 1 and 2 on the first and second marked words).
         labels: one label; an array with one a piece; a pair (start, end) of pieces; None without gold answer.
         cut: whether text was lost to the maximal length.
-        lost: gold answers of the row that were lost with it.
+        lost: gold answers of the row that no piece can give: cut off, or of a word of which the tokenizer leaves nothing.
         places: what a piece belongs to: for tagging the word it opens, for answers the start and end of its characters in
             the context (`[pieces, 2]`); -1 for none.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -114,6 +115,8 @@ def squad_rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
                 where = f"{in_paragraph}, question {q}"
                 answers = None
                 if question.get("is_impossible"):
+                    if question.get("answers"):
+                        raise DataError(f"{where}: 'is_impossible' is true, and 'answers' has an answer.")
                     answers = {"text": [], "answer_start": []}
                 elif question.get("answers") is not None:
                     given = _objects(question, "answers", where)
@@ -199,8 +202,8 @@ def _check_place(answer: Mapping[str, Any], passage: str) -> None:
     """Refuse an answer of ReCoRD that does not stand in its passage from `start` to `end`, inclusively."""
     start, end = answer["start"], answer["end"] + 1
     found = passage[max(start, 0) : max(end, 0)]
-    if found != answer["text"]:
-        raise ValueError(f"the answer {answer['text'][:40]!r} is not at {start}, where the passage says {found[:40]!r}")
+    if start < 0 or not found or found != answer["text"]:
+        raise ValueError(f"'answers' puts {answer['text'][:40]!r} at {start}, where the passage says {found[:40]!r}")
 
 
 def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[dict[str, Any]]:
@@ -238,8 +241,8 @@ def glue_rows(path: Path, text: str, columns: Mapping[str, int | str]) -> list[d
 def sentences(path: Path, text: str, tabs: bool = False) -> Iterator[tuple[int, list[list[str]]]]:
     """Blocks of lines parted by empty lines, as lists of white-space columns, each with the number of its first line.
 
-    `-DOCSTART-` lines part blocks too, and in CoNLL-2012's `gold_conll` those that begin and end a document; elsewhere a
-    line that starts so is a word.
+    `-DOCSTART-` lines part blocks too, and in CoNLL-2012's `gold_conll` those that begin and end a document, and every document
+    must end; elsewhere a line that starts so is a word.
 
     Args:
         path: for messages.
@@ -248,12 +251,17 @@ def sentences(path: Path, text: str, tabs: bool = False) -> Iterator[tuple[int, 
     """
     ontonotes = text.lstrip().startswith(DOCUMENT)
     block: list[list[str]] = []
+    opened: int | None = None
     first = 1
     for number, line in enumerate([*lines_of(text), ""], 1):
         line = line.rstrip(" \t")
         cells = [cell.strip(" ") for cell in line.split("\t")] if tabs and "\t" in line else _columns(line)
         outside = not any(cells) or line.startswith("-DOCSTART-")
-        if outside or (ontonotes and line.startswith((DOCUMENT, "#end document"))):
+        begins, ends = (ontonotes and line.startswith(sign) for sign in (DOCUMENT, "#end document"))
+        if begins and opened:
+            raise DataError(f"The file {path}, line {number}: the document of line {opened} has not ended.")
+        opened = number if begins else None if ends else opened
+        if outside or begins or ends:
             if block:
                 widths = {len(row) for row in block}
                 if len(widths) > 1:
@@ -264,6 +272,8 @@ def sentences(path: Path, text: str, tabs: bool = False) -> Iterator[tuple[int, 
             block, first = [], number + 1
         else:
             block.append(cells)
+    if opened:
+        raise DataError(f"The file {path} ends inside the document that begins in line {opened}.")
 
 
 def _columns(line: str) -> list[str]:
@@ -316,24 +326,31 @@ def role_rows(path: Path, text: str) -> list[dict[str, Any]]:
         words, lemmas, targets, columns = _frames(where, block) if ontonotes else _props(where, block)
         shared = {"tokens": words, "sentence": f"{path} {first}", "line": first}
         shared |= {"document_id": block[0][0]} if ontonotes else {}
-        said = verbs([bracket_tags(column, where) for column in columns], targets, lemmas)
+        said = verbs([bracket_tags(column, where) for column in columns], targets, lemmas, where)
         rows += [shared | verb for verb in said] or [shared | {"silent": True}]
     return rows
 
 
-def verbs(columns: Sequence[list[str]], targets: Sequence[int], lemmas: Sequence[str | None]) -> list[dict[str, Any]]:
+def verbs(
+    columns: Sequence[list[str]], targets: Sequence[int], lemmas: Sequence[str | None], where: str
+) -> list[dict[str, Any]]:
     """What a sentence's columns of roles say, one row a verb: `predicate`, `tags`, `lemma`, and `target` if it is elsewhere.
 
-    A column says itself where its verb begins. CoNLL-2012 has one column without a verb, which no scorer can use.
+    A column says itself where its verb begins. CoNLL-2012 has one column without a verb, which no scorer can use: it is left
+    out, with a warning.
 
     Args:
         columns: IOB2 tags.
         targets: the words that the owner names as verbs, in the order of all columns or of those with a verb. Where they are
             neither, or the column has no part of its verb there, the place where the verb begins stands for it.
         lemmas: one a word.
+        where: what to call the sentence in the warning.
     """
     whole = len(targets) == len(columns)
     said = [(number, tags) for number, tags in enumerate(columns) if "B-V" in tags]
+    if len(said) < len(columns):
+        without = len(columns) - len(said)
+        warnings.warn(f"{where}: {without} of {len(columns)} columns of roles without a verb left out.", stacklevel=2)
     rows = []
     for order, (number, tags) in enumerate(said):
         place = tags.index("B-V")

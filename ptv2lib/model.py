@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from functools import partial
@@ -329,7 +330,7 @@ class PromptedModel(nn.Module):
 
         Returns:
             For each example what the family's `answer` says: `label` and `probabilities`; `tags` and `entities`; `answer`,
-            `characters` and `score`; `predicate` and `roles`.
+            `characters` and `score`; `predicate` and `roles`. A warning says how many examples had to be cut.
 
         Raises:
             DataError: if an example lacks a column.
@@ -338,7 +339,14 @@ class PromptedModel(nn.Module):
         if not all(isinstance(example, Mapping) for example in examples):
             raise DataError("predict takes a list of examples, each a dict of the task's columns.")
         rows = [self.family.prepare(example) for example in examples]
-        return self.decode(self.encode(rows), rows, batch_size, words=True)
+        inputs = self.encode(rows)
+        cut = sum(any(one.cut for one in row) for row in inputs)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(rows)} examples are longer than {self.max_length} pieces; what stands behind was not read.",
+                stacklevel=2,
+            )
+        return self.decode(inputs, rows, batch_size, words=True)
 
     def save_prompt(self, folder: str | os.PathLike) -> Path:
         """Write prompt and head to a folder, whole or not at all.

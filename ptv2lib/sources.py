@@ -204,7 +204,7 @@ def read_folder(folder: str | os.PathLike, parse: Callable[[list[Path]], Table] 
 
 def _read_split(paths: list[Path], parse: Callable[[list[Path]], Table] | None) -> Table:
     """One split from the best of its forms: as `datasets` saves it, parquet, JSON, the owner's own."""
-    saved = [path for path in paths if (path / "state.json").is_file()]
+    saved = [path for path in paths if any((path / name).is_file() for name in ("state.json", "dataset_info.json"))]
     if saved:
         return joined([_read_saved(path) for path in _one_source(saved)], f"{saved[0]} and {len(saved) - 1} more")
     for ending in (".parquet", ".jsonl", ".json"):
@@ -223,12 +223,12 @@ def _read_split(paths: list[Path], parse: Callable[[list[Path]], Table] | None) 
 
 
 def _one_source(paths: list[Path]) -> list[Path]:
-    """The paths if they are parts of one (their names differ in digits alone).
+    """The paths if they are parts of one: their names differ in the number at the end, and that is no version (`v1.1`).
 
     Raises:
         DataError: for two that both claim a split.
     """
-    if len({re.sub(r"\d+", "", path.name) for path in paths}) > 1:
+    if len({re.sub(r"(?<!\d)(?<!\d\.)(\d+-of-)?\d+(?=(\.[a-z]\w*)*$)", "", path.name) for path in paths}) > 1:
         raise DataError(f"Both {paths[0]} and {paths[1]} seem to hold the same split; leave one.")
     return paths
 
@@ -318,7 +318,7 @@ def _read_saved(path: Path) -> Table:
 
     try:
         return _from_dataset(datasets.Dataset.load_from_disk(str(path)), str(path))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"The saved data set {path} cannot be read: {first_line(error)}") from None
 
 
@@ -327,12 +327,14 @@ def _from_dataset(dataset: Any, where: str) -> Table:
 
 
 def _class_names(column: str, feature: Any) -> dict[str, tuple[str, ...]]:
-    """The names of each `ClassLabel`, also inside lists and objects, by the innermost column."""
+    """The names of each `ClassLabel`, also inside lists and objects, by the innermost column; outer columns go first."""
     import datasets
 
     if isinstance(feature, datasets.ClassLabel):
         return {column: tuple(feature.names)}
     if isinstance(feature, Mapping):
-        return {name: names for key, inner in feature.items() for name, names in _class_names(key, inner).items()}
+        found = {key: _class_names(key, inner) for key, inner in feature.items()}
+        nested = {name: names for inside in found.values() for name, names in inside.items()}
+        return nested | {key: found[key][key] for key in feature if key in found[key]}
     inner = getattr(feature, "feature", None)
     return {} if inner is None else _class_names(column, inner)

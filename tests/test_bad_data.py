@@ -70,18 +70,18 @@ def answer(text, start):
 
 
 ROWS = {
-    "fewer tags than tokens": ("conll03", {"ner_tags": ["O"]}, "row 1: 3 tokens, but 1 tags"),
+    "fewer tags than tokens": ("conll03", {"ner_tags": ["O"]}, "row 1: 3 tokens, but 1 tags in column 'ner_tags'"),
     "more tags than tokens": ("conll03", {"ner_tags": ["O"] * 4}, "row 1: 3 tokens, but 4 tags"),
     "no tags": ("conll03", {"ner_tags": None}, "row 1: 3 tokens, but no tags"),
-    "a tag of BIOES": ("conll03", {"ner_tags": ["S-PER", "O", "O"]}, "row 1, word 0: the label 'S-PER'"),
-    "an unknown type": ("conll03", {"ner_tags": ["O", "O", "B-CAR"]}, "row 1, word 2: the label 'B-CAR'"),
-    "a number outside": ("ontonotes5", {"tags": [0, 37]}, "row 1, word 1: the label 37"),
-    "a negative number": ("ontonotes5", {"tags": [0, -2]}, "row 1, word 1: the label -2"),
+    "a tag of BIOES": ("conll03", {"ner_tags": ["S-PER", "O", "O"]}, "row 1, word 0: column 'ner_tags' is 'S-PER'"),
+    "an unknown type": ("conll03", {"ner_tags": ["O", "O", "B-CAR"]}, "row 1, word 2: column 'ner_tags' is 'B-CAR'"),
+    "a number outside": ("ontonotes5", {"tags": [0, 37]}, "row 1, word 1: column 'tags' is 37"),
+    "a negative number": ("ontonotes5", {"tags": [0, -2]}, "row 1, word 1: column 'tags' is -2"),
     "an unlabelled word": ("ontonotes5", {"tags": [0, -1]}, "row 1, word 1: .*-1"),
     "IOB1 among IOB2": ("conll03", {"ner_tags": ["O", "I-PER", "O"]}, r"row 1, word 1: I-PER .*IOB1.*IOB2 \(row 0, word 0\)"),
     "an entity outside": ("conll04", {"entities": [{"start": 1, "end": 3, "type": "Loc"}]}, "row 1: the entity from 1 to 3"),
     "an entity of no type": ("conll04", {"entities": [{"start": 0, "end": 1, "type": "Per"}]}, "row 1: the entity type 'Per'"),
-    "fewer roles than words": ("conll05", {"tags": ["B-V"]}, "row 1: 6 tokens, but 1 tags"),
+    "fewer roles than words": ("conll05", {"tags": ["B-V"]}, "row 1: 6 tokens, but 1 tags in column 'tags'"),
     "an unknown role": ("conll05", {"tags": ["B-A9", "B-V", "O", "O", "O", "O"]}, "row 1, word 0: the tag 'B-A9'"),
     "no role notation": ("conll05", {"tags": ["A0", "B-V", "O", "O", "O", "O"]}, "row 1, word 0: the tag 'A0'"),
     "IOB1 roles": ("conll05", {"tags": ["I-A0", "B-V", "O", "O", "O", "O"]}, "row 1, word 0: I-A0 .*IOB1"),
@@ -91,7 +91,7 @@ ROWS = {
     "a predicate in words": ("ewt_srl", {"predicate": "gave"}, "row 1: column 'predicate' is 'gave'"),
     "a predicate that is no verb": ("conll05", {"predicate": 0}, "row 1: the predicate, word 0, has the tag 'B-A0', not 'B-V'"),
     "several right choices": ("copa", {"label": [0, 1]}, "row 1: column 'label' names 2 right choices"),
-    "a third choice": ("copa", {"label": 2}, "row 1: the label 2"),
+    "a third choice": ("copa", {"label": 2}, "row 1: column 'label' is 2"),
     "neither cause nor effect": ("copa", {"question": "reason"}, "row 1: column 'question' is 'reason', not one of cause"),
     "a word behind its sentence": ("wic", {"end1": 17}, "row 1: columns start1 and end1 give 4 to 17, outside the 16 char"),
     "an empty word": ("wic", {"start2": 6}, "row 1: columns start2 and end2 give 6 to 6"),
@@ -106,10 +106,10 @@ ROWS = {
     "an answer of a question twice": ("multirc", {"answer": "Bo"}, "row 1: paragraph 0, question 0 has answer 0 twice"),
     "no placeholder": ("record", {"query": "Who met Bo"}, "row 1: column 'query' has no @placeholder"),
     "no entities": ("record", {"entities": []}, "row 1: column 'entities' is empty"),
-    "an answer elsewhere": ("squad", answer("Oslo", 4), "row 1: the answer 'Oslo' is not at 4, where the context says 'live'"),
-    "an answer behind the end": ("squad", answer("Oslo", 99), "row 1: answer_start 99 lies outside the context of 18"),
-    "an answer before the start": ("squad", answer("Oslo", -4), "row 1: answer_start -4 lies outside"),
-    "an answer over the end": ("squad", answer("Oslo. And more", 13), "row 1: the answer 'Oslo. And more' is not at 13"),
+    "an answer elsewhere": ("squad", answer("Oslo", 4), "row 1: column 'answers' puts 'Oslo' at 4, where .* says 'live'"),
+    "an answer behind the end": ("squad", answer("Oslo", 99), "row 1: column 'answers' has answer_start 99, outside .* 18"),
+    "an answer before the start": ("squad", answer("Oslo", -4), "row 1: column 'answers' has answer_start -4, outside"),
+    "an answer over the end": ("squad", answer("Oslo. And more", 13), "row 1: column 'answers' puts 'Oslo. And more' at 13"),
     "no answer where all have one": ("squad", UNANSWERED, "row 1: column 'answers' is empty"),
     "a title that is a list": ("squad", {"id": "other", "title": ["a"]}, r"row 1: column 'title' must be text, not \['a'\]"),
     "a title of nothing in a list": ("squad", {"id": "other", "title": []}, r"row 1: column 'title' must be text, not \[\]"),
@@ -134,8 +134,12 @@ def test_a_broken_row_is_named(case, tmp_path):
 PARQUET = {
     "the predicate is missing": ("conll05", [GAVE, GAVE | {"predicate": None}], "row 1: column 'predicate' is None"),
     "the predicate has become a fraction": ("conll05", [GAVE | {"predicate": 1.5}], "row 0: column 'predicate' is 1.5"),
-    "an offset past the end": ("squad", [QUESTION | answer("Oslo", 99)], "row 0: answer_start 99"),
-    "a label that is null": ("sst2", [*SENTENCES, {"sentence": "x", "label": None}], "row 40: None is no label"),
+    "an offset past the end": ("squad", [QUESTION | answer("Oslo", 99)], "row 0: column 'answers' has answer_start 99"),
+    "a label that is null": (
+        "sst2",
+        [*SENTENCES, {"sentence": "x", "label": None}],
+        "row 40: column 'label' is None, which is no label",
+    ),
 }
 
 
@@ -201,7 +205,7 @@ FILES = {
     "no answers at all": ("squad_v2", "train.jsonl", lines([BLIND]), "train.jsonl has no column 'answers'; it has title"),
     "deep brackets": ("sst2", "train.json", DEEP, "train.json cannot be read: its brackets are nested too deeply"),
     "deep brackets in a line": ("sst2", "train.jsonl", JSON_LINES + DEEP, "train.jsonl, line 41, .* nested too deeply"),
-    "half a sentence of columns": ("conll03", "train.txt", IOB2[:-8], "train.txt, line 9, word 0: the label 'B-'"),
+    "half a sentence of columns": ("conll03", "train.txt", IOB2[:-8], "train.txt, line 9, word 0: column 'ner_tags' is 'B-'"),
     "half a line of columns": ("conll03", "train.txt", "Ann NNP B-NP B-PER\nmet VB", "train.txt, line 1: .* 2 to 4 columns"),
     "a word alone": ("conll03", "train.txt", "Ann\nmet\n", "train.txt, line 1: a word and its tag"),
     "columns of another task": ("conll03", "train.txt", IOB2.replace("B-LOC", "B-GPE"), "train.txt, line 9, word 0: .*'B-GPE'"),
@@ -229,6 +233,30 @@ FILES = {
     "a lined row of nothing": ("conll05", "train.txt", "1 a ran ||| B-A0 B-V\n ||| \n", "train.txt, line 2: expected"),
     "a lined row cut short": ("conll05", "train.txt", "1 Ann ran ||| B-A0\n", "train.txt, line 1: 2 tokens, but 1 tags"),
     "a gold_conll cut short": ("conll12", "train.gold_conll", cut(GOLD_CONLL, 0.2), "train.gold_conll, line 2: "),
+    "a gold_conll cut at the end of a line": (
+        "conll12",
+        "train.gold_conll",
+        "".join(GOLD_CONLL.splitlines(keepends=True)[:3]),
+        "train.gold_conll ends inside the document that begins in line 1",
+    ),
+    "a gold_conll cut at the end of a sentence": (
+        "conll12",
+        "train.gold_conll",
+        GOLD_CONLL[: GOLD_CONLL.index("#end")],
+        "train.gold_conll ends inside the document that begins in line 1",
+    ),
+    "a document in a document": (
+        "conll12",
+        "train.gold_conll",
+        GOLD_CONLL.replace("#end document\n", "", 1),
+        "train.gold_conll, line 12: the document of line 1 has not ended",
+    ),
+    "an answer to what cannot be answered": (
+        "squad_v2",
+        "train.json",
+        squad_with().replace('"id": "q"', '"id": "q", "is_impossible": true'),
+        f"{IN_QUESTION}'is_impossible' is true, and 'answers' has an answer",
+    ),
     "a gold_conll of few columns": ("conll12", "train.gold_conll", "#begin document (x)\nx 0 0 A\n", "train.gold_conll, line"),
     "predicates without columns": (
         "conll12",
@@ -237,10 +265,10 @@ FILES = {
         "train.gold_conll, line 2: 1 predicates, but 2 columns",
     ),
     "TSV of another task": ("mnli", "train.tsv", "sentence\tlabel\nx\t1\n", "train.tsv has the columns sentence, label"),
-    "TSV with a label outside": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\ny\t2\n", "train.tsv, line 3: the label 2"),
-    "TSV with two minus signs": ("sst2", "train.tsv", "sentence\tlabel\nx\t--1\n", "train.tsv, line 2: the label '--1'"),
-    "TSV with a raised label": ("sst2", "train.tsv", "sentence\tlabel\nx\t²\n", "train.tsv, line 2: the label '²'"),
-    "TSV with a long label": ("sst2", "train.tsv", f"sentence\tlabel\nx\t{'9' * 5000}\n", "train.tsv, line 2: the label '9"),
+    "TSV with a label outside": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\ny\t2\n", "train.tsv, line 3: column 'label' is 2"),
+    "TSV with two minus signs": ("sst2", "train.tsv", "sentence\tlabel\nx\t--1\n", "train.tsv, line 2: column 'label' is '--1'"),
+    "TSV with a raised label": ("sst2", "train.tsv", "sentence\tlabel\nx\t²\n", "train.tsv, line 2: column 'label' is '²'"),
+    "TSV with a long label": ("sst2", "train.tsv", f"sentence\tlabel\nx\t{'9' * 5000}\n", "line 2: column 'label' is '9"),
     "TSV cut short": ("sst2", "train.tsv", "sentence\tlabel\nx\t1\nnice mov\n", "train.tsv, line 3: 1 columns, .* has 2"),
     "TSV with a tab too many": ("sst2", "train.tsv", "sentence\tlabel\nx\ty\t1\n", "train.tsv, line 2: 3 columns, .* has 2"),
     "TSV with a header alone": ("sst2", "train.tsv", "sentence\tlabel\n", "train.tsv has no rows"),
@@ -351,6 +379,22 @@ def test_a_test_without_answers_is_answered_and_never_scored(name, form, tmp_pat
         task.family.score([{"text": "", "no_answer": 1.0}] * 3, task.rows["test"])
 
 
+UNLABELLED_ROWS = {
+    "sst2": ({"sentence": "x"}, 0),
+    "copa": ({part: COPA[part] for part in COPA if part != "label"}, 0),
+    "multirc": ({part: CHOICE[part] for part in CHOICE if part != "label"}, [1]),
+    "record": (GAP | {"answers": []}, "Ann"),
+}
+
+
+@pytest.mark.parametrize("name", UNLABELLED_ROWS)
+def test_rows_without_gold_answers_are_not_scored(name):
+    row, predicted = UNLABELLED_ROWS[name]
+    rows = TASKS[name].read(Table([row], {}, "x"))
+    with pytest.raises(DataError, match=f"^Rows of {name} without '{TASKS[name].label_column}' cannot be scored"):
+        TASKS[name].score([predicted], rows)
+
+
 def test_half_a_character_in_an_example_is_refused():
     for name, example, column in (
         ("sst2", {"sentence": "cut \ud83d"}, "sentence"),
@@ -373,11 +417,13 @@ def test_a_further_test_without_labels_is_not_scored(tmp_path):
 
 def test_a_row_is_named_by_its_own_file_and_line(tmp_path):
     shards = {"train-00000-of-00002": SENTENCES, "train-00001-of-00002": [*SENTENCES[:3], SENTENCES[0] | {"label": 7}]}
-    said = refused("sst2", folder(tmp_path / "a", **shards, validation=SENTENCES), "row 3: the label 7")
+    said = refused(
+        "sst2", folder(tmp_path / "a", **shards, validation=SENTENCES), "row 3: column 'label' is 7, not one of"
+    )
     assert "train-00001-of-00002.jsonl" in said
     texts = {"a__gold_conll": GOLD_CONLL, "b__gold_conll": GOLD_CONLL.replace("PERSON", "HERO")}
     path = files(tmp_path / "b", train=texts, development=texts)
-    said = refused("ontonotes5", path, "line 2, word 0: the label 'B-HERO'")
+    said = refused("ontonotes5", path, "line 2, word 0: column 'ner_tags' is 'B-HERO'")
     assert "b.gold_conll" in said
     second = multirc(True) | {"idx": 3}
     second["passage"] = second["passage"] | {"questions": [{"question": "Who?", "idx": 0, "answers": [{"text": "Bo"}]}]}
@@ -405,12 +451,14 @@ def test_a_query_twice_and_an_entity_outside_its_passage_are_named(tmp_path):
     refused("record", folder(tmp_path / "b", train=[row], validation=[row]), words)
 
 
-@pytest.mark.parametrize(("start", "found"), [(7, " Bo"), (9, "o."), (-3, "")])
-def test_an_answer_of_record_that_is_not_at_its_place_is_named(start, found, tmp_path):
+@pytest.mark.parametrize(
+    ("start", "end", "found"), [(7, 9, " Bo"), (9, 11, "o."), (-3, -1, ""), (-1, 2, "Ann"), (2, 1, "")]
+)
+def test_an_answer_of_record_that_is_not_at_its_place_is_named(start, end, found, tmp_path):
     row = RAW["record (raw)"]
-    answer = {"start": start, "end": start + 2, "text": "Ann"}
+    answer = {"start": start, "end": end, "text": "Ann" if end > start else ""}
     bad = row | {"qas": [row["qas"][0] | {"answers": [answer]}]}
-    words = f"row 0: the answer 'Ann' is not at {start}, where the passage says '{found}'"
+    words = f"row 0: 'answers' puts '{answer['text']}' at {start}, where the passage says '{found}'"
     refused("record", folder(tmp_path, train=[row], validation=[bad]), words)
 
 

@@ -730,6 +730,26 @@ def test_names_are_not_looked_for_in_the_bible(tmp_path):
     ]
 
 
+def test_a_column_without_a_verb_is_left_out_with_a_warning(tmp_path):
+    path = files(tmp_path, train=annotations(GOLD_CONLL), development=annotations(GOLD_CONLL))
+    with pytest.warns(UserWarning, match=r"gold_conll, line 14: 1 of 2 columns of roles without a verb left out"):
+        load_task("conll12", dataset=path)
+
+
+def test_listed_roles_take_their_further_forms_from_the_data(tmp_path):
+    """No public list has all `C-` and `R-` forms that occur; the roles themselves are known."""
+    further = GOLD_CONLL.replace("(ARGM-LOC*)", "(C-ARGM-NEG*)")
+    path = files(tmp_path, train=annotations(GOLD_CONLL), development=annotations(further))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = load_task("conll12", dataset=path)
+    assert task.family.roles == (*TASKS["conll12"].roles, "C-ARGM-NEG")
+    assert task.rows["validation"][1]["tags"][-1] == "B-C-ARGM-NEG"
+    unknown = GOLD_CONLL.replace("(ARGM-LOC*)", "(C-ARGM-NOT*)")
+    with pytest.raises(DataError, match="the tag 'B-C-ARGM-NOT' of column 'tags' is neither"):
+        read("conll12", files(tmp_path, development=annotations(unknown)))
+
+
 HUB_NAMES = (  # the order of the Hub's documents, which is not tner's
     "PERSON NORP FAC ORG GPE LOC PRODUCT DATE TIME PERCENT MONEY QUANTITY ORDINAL CARDINAL EVENT WORK_OF_ART LAW LANGUAGE"
 )
@@ -1001,9 +1021,42 @@ def test_what_datasets_saves_is_read(tmp_path):
     datasets.DatasetDict(splits).save_to_disk(tmp_path)
     rows = read("sst2", tmp_path)
     assert [(row["sentence"], row["label"]) for row in rows["train"]] == [("train 0", 1), ("train 1", 0)]
-    (tmp_path / "validation" / "state.json").write_text("{")
-    with pytest.raises(DataError, match="The saved data set .*validation cannot be read"):
-        read("sst2", tmp_path)
+    for damaged in ("state.json", "dataset_info.json"):
+        whole = (tmp_path / "validation" / damaged).read_text()
+        for content in ("{", "[]", None):
+            if content is None:
+                (tmp_path / "validation" / damaged).unlink()
+            else:
+                (tmp_path / "validation" / damaged).write_text(content)
+            with pytest.raises(DataError, match="The saved data set .*validation cannot be read"):
+                read("sst2", tmp_path)
+        (tmp_path / "validation" / damaged).write_text(whole)
+
+
+def test_names_of_an_inner_column_do_not_count_for_an_outer_one(tmp_path):
+    names = [datasets.ClassLabel(names=["negative", "positive"]), datasets.ClassLabel(names=["positive", "negative"])]
+    features = {"sentence": TEXT, "label": names[0], "other": {"label": names[1]}}
+    rows = [{"sentence": f"{k}", "label": k, "other": {"label": k}} for k in range(2)]
+    parquet(tmp_path, features, train=rows, validation=rows)
+    assert [row["label"] for row in read("sst2", tmp_path)["train"]] == [0, 1]
+
+
+def test_versions_are_not_parts(tmp_path):
+    path = files(
+        tmp_path, **{f"{name}.json": json.dumps(squad("a")) for name in ("train-v1.1", "train-v2.0", "dev-v1.1")}
+    )
+    with pytest.raises(
+        DataError, match=r"Both .*train-v1\.1\.json and .*train-v2\.0\.json seem to hold the same split"
+    ):
+        read("squad", path)
+
+
+def test_rows_may_have_no_number_and_tasks_of_one_s_own_any(tmp_path):
+    rows = [{"sentence": "a", "label": 0, "idx": None}, {"sentence": "b", "label": 1, "idx": None}]
+    assert len(read("sst2", parquet(tmp_path / "a", train=rows, validation=rows))["train"]) == 2
+    own = Classification("mine", ("sentence",), ("no", "yes"))
+    numbered = [row | {"idx": 3} for row in rows]
+    assert len(read(own, parquet(tmp_path / "b", train=numbered, validation=numbered))["train"]) == 2
 
 
 def counted(train, validation):

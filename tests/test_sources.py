@@ -140,4 +140,7 @@ def test_the_listing_says_what_nobody_tried_and_what_is_not_pinned(capsys):
         hub = TASKS[name].hub
         assert ("not tried against the Hub" in line) == (name in CALLS) == (hub.hub_id is not None)
         assert ("not on the Hub" in line) == (name in OWN_FILES_ONLY)
-        assert (f"at {hub.revision or 'not pinned'};" in line) == (name in CALLS)
+        pinned = f"at {hub.revision};" in line
+        assert pinned == (hub.revision is not None)
+        loaded = {revision or "main" for _, _, _, _, revision in CALLS.get(name, ())}
+        assert pinned or name in OWN_FILES_ONLY or f"at {loaded.pop()} (not pinned);" in line

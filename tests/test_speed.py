@@ -37,7 +37,7 @@ def test_rows_read_and_tokenized_in_a_second(name, count, least, tmp_path):
     folder.mkdir()
     for split in ("train", "validation"):
         lines = (rows[i % len(rows)] for i in range(count // 2))
-        numbered = (row | {"id": str(i)} if "id" in row else row for i, row in enumerate(lines))
+        numbered = (row | {name: str(i) for name in ("id", "idx") if name in row} for i, row in enumerate(lines))
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered))
     tokenizer = load_backbone("minilm").tokenizer
     started = time.perf_counter()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 import re
+import unicodedata
 from pathlib import Path
 
 import datasets
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptv2lib.__main__ import main
+from ptv2lib.backbones import load_backbone
 from ptv2lib.building import build_model
 from ptv2lib.encoding import IGNORED, Layout
 from ptv2lib.errors import BadOption, DataError, NoNetwork, UnknownName
@@ -58,7 +60,7 @@ def test_a_number_means_the_label_of_that_name(labels, numbers, tmp_path):
     assert [int(labels[row["label"]]) for row in task.rows["train"]] == list(numbers)
     assert not family.labelled(task.rows["test"]), "a row without a label stays one"
     folder(path, train=[*rows, {"text": "y", "label": 6}])
-    with pytest.raises(DataError, match="the label '6' is not one of"):
+    with pytest.raises(DataError, match="column 'label' is '6', not one of"):
         load_task(family, dataset=path)
 
 
@@ -79,9 +81,9 @@ CASES = {
     "wrong column": ({"train": [{"text": "x", "label": 0}]}, "no column 'sentence'; it has text, label"),
     "label outside": (
         {"train": [*SENTENCES, {"sentence": "x", "label": 7}]},
-        "row 40: the label 7 is not one of negative, positive",
+        "row 40: column 'label' is 7, not one of negative, positive",
     ),
-    "no label": ({"train": [{"sentence": "x", "label": None}]}, "row 0: None is no label"),
+    "no label": ({"train": [{"sentence": "x", "label": None}]}, "row 0: column 'label' is None, which is no label"),
     "empty texts": ({"train": [{"sentence": " ", "label": 0}] * 3}, "'sentence' is empty in every row"),
     "not text": ({"train": [{"sentence": 3, "label": 0}]}, "row 0: column 'sentence' must be text"),
     "no rows": ({"train": []}, "train.jsonl is empty"),
@@ -103,7 +105,7 @@ def test_bad_classification_data(case, tmp_path):
     ("row", "words"),
     [
         ({"tokens": ["a", "b"], "ner_tags": [0]}, "row 4: 2 tokens, but 1 tags"),
-        ({"tokens": ["a"], "ner_tags": [9]}, "row 4, word 0: the label 9"),
+        ({"tokens": ["a"], "ner_tags": [9]}, "row 4, word 0: column 'ner_tags' is 9"),
         ({"tokens": "a b", "ner_tags": [0, 0]}, "row 4: column 'tokens' must be a list"),
     ],
 )
@@ -516,6 +518,28 @@ HALF = "a \ud83d b"  # JSON can write it down, and no tokenizer reads it
 def test_half_of_a_surrogate_pair_is_refused_in_an_example(name, example, column):
     with pytest.raises(DataError, match=f"^The example.*: column '{column}' has half of a surrogate pair"):
         TASKS[name].prepare(example)
+
+
+def test_words_keep_their_marks():
+    text = "José Núñez, हिन्दी!"
+    for form in ("NFC", "NFD"):
+        given = unicodedata.normalize(form, text)
+        row = TASKS["conll03"].prepare({"text": given})
+        assert row["tokens"] == [unicodedata.normalize(form, word) for word in ("José", "Núñez", ",", "हिन्दी", "!")]
+        assert [given[start:end] for start, end in row["offsets"]] == row["tokens"]
+
+
+def test_a_word_of_which_nothing_is_left_loses_its_span():
+    rows = [{"tokens": ["Ann", "\u200b", "left"], "tags": ["B-PER", "B-ORG", "O"]}]
+    ((one,),) = TASKS["conll03"].encode(rows, load_backbone("minilm").tokenizer, Layout(256))
+    assert (one.cut, one.lost) == (False, 1)
+
+
+def test_predictions_say_what_was_cut(tmp_path):
+    task = load_task("conll03", source="miniature")
+    model = build_model(task, backbone="tiny", prompt_length=2)
+    with pytest.warns(UserWarning, match=f"1 of 2 examples are longer than {model.max_length} pieces"):
+        model.predict([{"text": "Ann left."}, {"text": "word " * 600}])
 
 
 def test_the_tasks_of_the_page_on_data_sets_read_the_rows_beside_them(tmp_path, capsys):

@@ -144,6 +144,7 @@ class MultiRC(AnswerSet):
 
     def score(self, predicted: Sequence[Sequence[int]], rows: Sequence[Mapping]) -> dict[str, Any]:
         """F1 over all options, and the share of questions with every option right."""
+        self.check_labelled(rows)
         return answer_set_scores(predicted, [row["labels"] for row in rows])
 
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
@@ -255,6 +256,7 @@ class ReCoRD(AnswerSet):
 
     def score(self, predicted: Sequence[str], rows: Sequence[Mapping]) -> dict[str, Any]:
         """F1 and exact match of texts, each against the best gold answer."""
+        self.check_labelled(rows)
         return best_match(predicted, [row["answers"] for row in rows])
 
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class Classification(TaskFamily):
         check_columns(table, self.texts)
         for column in self.texts:
             check_texts(table, column)
-        check_unique(table, "idx")
+        if self.hub.hub_id is not None:  # elsewhere `idx` is a column like any other
+            check_unique(table, "idx")
         names = table.names.get("label")
         return [
             self._row(row, number, table.place(number))
@@ -160,6 +161,7 @@ class Classification(TaskFamily):
 
     def score(self, predicted: Sequence[int], rows: Sequence[Mapping]) -> dict[str, Any]:
         """Accuracy, and macro-F1 where the set asks for it."""
+        self.check_labelled(rows)
         gold = [row["label"] for row in rows]
         extra = {"macro_f1": macro_f1(predicted, gold, range(len(self.labels)))} if self.macro else {}
         return {"accuracy": accuracy(predicted, gold)} | extra

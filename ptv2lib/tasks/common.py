@@ -91,7 +91,7 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def score(self, predicted: Sequence, rows: Sequence[Mapping]) -> dict[str, Any]:
-        """Scores of predictions, the task's own metric first."""
+        """Scores of predictions, the task's own metric first. Raises `DataError` for rows without gold answers."""
 
     @abstractmethod
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:
@@ -124,6 +124,13 @@ class TaskFamily(ABC):
     def labelled(self, rows: Sequence[Mapping]) -> bool:
         """Whether the rows have gold answers."""
         return True
+
+    def check_labelled(self, rows: Sequence[Mapping]) -> None:
+        """Refuse to score rows without gold answers."""
+        if not self.labelled(rows):
+            raise DataError(
+                f"Rows of {self.name} without {self.label_column!r} cannot be scored; write their predictions instead."
+            )
 
     def strata(self, row: Mapping) -> Any:
         """What a stratified split keeps in proportion."""
@@ -176,13 +183,14 @@ def check_columns(table: Table, columns: Sequence[str]) -> None:
 
 
 def check_unique(table: Table, column: str) -> None:
-    """Refuse two rows with one name, `1` and `"1"` being the same; a row without the column has none."""
+    """Refuse two rows with one name, `1` and `"1"` being the same; a row with nothing in the column has none."""
     named: dict[str, int] = {}
     for number, row in enumerate(table.rows):
-        first = named.setdefault(str(row[column]), number) if column in row else number
+        name = row.get(column)
+        first = number if name is None else named.setdefault(str(name), number)
         if first != number:
             again = table.second_place(first, number)
-            raise DataError(f"{table.place(number)}: column {column!r} repeats {row[column]!r:.60} of {again}.")
+            raise DataError(f"{table.place(number)}: column {column!r} repeats {name!r:.60} of {again}.")
 
 
 def check_text(value: Any, column: str, where: str) -> None:
@@ -232,18 +240,20 @@ def check_words(table: Table) -> None:
         raise DataError(f"{table.where}: the text column 'tokens' is empty in every row.")
 
 
-def read_label(value: Any, labels: Sequence[str], names: Sequence[str] | None, where: str) -> int:
+def read_label(
+    value: Any, labels: Sequence[str], names: Sequence[str] | None, where: str, column: str = "label"
+) -> int:
     """One label as an index into `labels`; accepts an index, a ClassLabel index of the file, a string, or a truth value.
 
     Where all labels are whole numbers themselves, such as `("1", "2", "3")`, a bare number means the label of that name.
 
     Raises:
-        DataError: for anything else, naming the row.
+        DataError: for anything else, naming row and column.
     """
     if isinstance(value, bool) and tuple(labels) == ("False", "True"):
         return int(value)
     if isinstance(value, bool) or value is None:
-        raise DataError(f"{where}: {value!r} is no label; labels are {', '.join(labels)}.")
+        raise DataError(f"{where}: column {column!r} is {value!r}, which is no label; labels are {', '.join(labels)}.")
     if isinstance(value, int):
         numbers = names is None and all(re.fullmatch("-?[0-9]+", label) for label in labels)
         if numbers and (value != UNLABELLED or str(value) in labels):
@@ -256,7 +266,7 @@ def read_label(value: Any, labels: Sequence[str], names: Sequence[str] | None, w
             return value
     if isinstance(value, str) and value in labels:
         return labels.index(value)
-    raise DataError(f"{where}: the label {value!r} is not one of {', '.join(labels)}.")
+    raise DataError(f"{where}: column {column!r} is {value!r}, not one of {', '.join(labels)}.")
 
 
 def json_lines(objects: Iterable[Mapping]) -> str:

@@ -65,7 +65,8 @@ class MultipleChoice(TaskFamily):
         check_columns(table, needed)
         for column in (self.stem, *self.choices):
             check_texts(table, column)
-        check_unique(table, "idx")
+        if self.hub.hub_id is not None:  # elsewhere `idx` is a column like any other
+            check_unique(table, "idx")
         names = table.names.get("label")
         rows = []
         for number, row in enumerate(table.rows):
@@ -120,6 +121,7 @@ class MultipleChoice(TaskFamily):
 
     def score(self, predicted: Sequence[int], rows: Sequence[Mapping]) -> dict[str, Any]:
         """Accuracy."""
+        self.check_labelled(rows)
         return {"accuracy": accuracy(predicted, [row["label"] for row in rows])}
 
     def majority(self, train: Sequence[Mapping], rows: Sequence[Mapping]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class QuestionAnswering(TaskFamily):
         rows = []
         for number, row in enumerate(table.rows):
             where = table.place(number)
-            check_text(str(row["id"]), "id", where)
+            check_text(None if row["id"] is None else str(row["id"]), "id", where)
             title = "" if row.get("title") is None else row["title"]
             check_text(title, "title", where)
             answers = None if row.get("answers") is None else self._answers(row["answers"], row["context"], where)
@@ -90,10 +90,12 @@ class QuestionAnswering(TaskFamily):
     @staticmethod
     def _check_answer(context: str, text: str, start: int, where: str) -> None:
         if not 0 <= start <= len(context):
-            raise DataError(f"{where}: answer_start {start} lies outside the context of {len(context)} characters.")
+            raise DataError(
+                f"{where}: column 'answers' has answer_start {start}, outside the context of {len(context)} characters."
+            )
         if context[start : start + len(text)] != text:
             raise DataError(
-                f"{where}: the answer {text[:40]!r} is not at {start}, where the context says "
+                f"{where}: column 'answers' puts {text[:40]!r} at {start}, where the context says "
                 f"{context[start : start + len(text)][:40]!r}."
             )
 
@@ -196,8 +198,7 @@ class QuestionAnswering(TaskFamily):
         Raises:
             DataError: for rows without answers.
         """
-        if not self.labelled(rows):
-            raise DataError(f"Rows of {self.name} without 'answers' cannot be scored; write their predictions instead.")
+        self.check_labelled(rows)
         gold = [row["answers"]["text"] for row in rows]
         texts = [one["text"] for one in predicted]
         if not self.unanswerable:

@@ -325,7 +325,7 @@ def task_table() -> list[dict[str, str]]:
             "cut": str(family.max_length),
             "layouts": ", ".join(family.layouts) or "one",
             "Hub": _place(family.hub),
-            "revision": "" if family.hub.hub_id is None else family.hub.revision or "not pinned",
+            "revision": _revision(family.hub),
             "rows": " / ".join(f"{count:,}" for count in family.hub.rows.values()) or "unknown",
             "licence": family.hub.licence,
             "trains on": getattr(family, "trained_on", None) or "",
@@ -336,10 +336,19 @@ def task_table() -> list[dict[str, str]]:
 
 
 def _place(hub: HubSet) -> str:
-    """Repository and configuration."""
+    """Repository and configuration, or the folders that stand for configurations on the parquet branch."""
     if hub.hub_id is None:
         return "not on the Hub"
-    return f"{hub.hub_id} ({hub.config})" if hub.config else hub.hub_id
+    folders = dict.fromkeys(part.data_dir for part in hub.parts.values() if part.data_dir)
+    inside = hub.config or ", ".join(folders)
+    return f"{hub.hub_id} ({inside})" if inside else hub.hub_id
+
+
+def _revision(hub: HubSet) -> str:
+    """The commit, or what is loaded where none is known."""
+    if hub.hub_id is None:
+        return ""
+    return hub.revision or f"{hub.branch or 'main'} (not pinned)"
 
 
 def _answers(family: TaskFamily) -> str:

@@ -31,7 +31,8 @@ class SemanticRoles(TaskFamily):
 
     Attributes:
         name: the task's name.
-        roles: roles without `B-` and `I-`; empty to take them from all splits of the data.
+        roles: roles without `B-` and `I-`; empty to take them from all splits of the data. Where they are listed, the data
+            may add the `C-` and `R-` forms of any of them.
         hub: where the data set lives.
         max_length: default cut, in pieces.
     """
@@ -68,14 +69,14 @@ class SemanticRoles(TaskFamily):
         return joined(tables, str(paths[0]))
 
     def with_labels_of(self, tables: Mapping[str, Table]) -> SemanticRoles:
-        """With every role that occurs in any split, unless they are listed."""
-        if self.roles:
-            return self
+        """With every role that occurs in any split; of listed ones the `C-` and `R-` forms, which no list has all of."""
         columns = (row.get("tags") for table in tables.values() for row in _predicates(table).rows)
         # What is no tag is left to `read`, which says where it stands.
         tags = (tag for tags in columns if isinstance(tags, list) for tag in tags if isinstance(tag, str))
         found = {tag[2:] for tag in tags if tag.startswith(("B-", "I-")) and tag[2:].strip()}
-        return replace(self, roles=tuple(sorted(found)))
+        if self.roles:
+            found = {role for role in found - set(self.roles) if role[:2] in ("C-", "R-") and role[2:] in self.roles}
+        return replace(self, roles=(*self.roles, *sorted(found)))
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give rows of `tokens`, `predicate` (the verb's place) and `tags`.
@@ -98,7 +99,7 @@ class SemanticRoles(TaskFamily):
                 raise DataError(f"{where}: column 'tags' must be a list of tags.")
             tags = list(tags)
             if len(tokens) != len(tags):
-                raise DataError(f"{where}: {len(tokens)} tokens, but {len(tags)} tags.")
+                raise DataError(f"{where}: {len(tokens)} tokens, but {len(tags)} tags in column 'tags'.")
             if type(predicate) is not int or not 0 <= predicate < len(tokens):
                 raise DataError(
                     f"{where}: column 'predicate' is {predicate!r}, and the sentence has {len(tokens)} words."
@@ -313,7 +314,7 @@ def _said(document: Mapping) -> Iterator[dict[str, Any]]:
         if any(len(tags) != len(sentence["words"]) for tags in frames):
             raise ValueError(f"column 'sentences' has a sentence of {len(sentence['words'])} words with other frames")
         targets = [place for place, name in enumerate(sentence.get("predicate_framenet_ids") or ()) if name]
-        said = verbs(frames, targets, lemmas)
+        said = verbs(frames, targets, lemmas, f"The document {document.get('document_id')}, sentence {number}")
         shared = {"tokens": sentence["words"], "sentence": f"{document.get('document_id')} {number}"}
         yield from [shared | verb for verb in said] or [shared | {"silent": True}]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,17 +81,16 @@ class Tagging(TaskFamily):
             return self._tags_from_entities(value, tokens, where)
         if not isinstance(value, list) or len(value) != len(tokens):
             count = len(value) if isinstance(value, list) else "no"
-            raise DataError(f"{where}: {len(tokens)} tokens, but {count} tags.")
+            raise DataError(f"{where}: {len(tokens)} tokens, but {count} tags in column {column!r}.")
         names = table.names.get(column) or self._order(column)
         if not names and any(type(tag) is int for tag in value):
             raise DataError(
                 f"{where}: column {column!r} has numbers, and nothing says which tags they stand for; give text."
             )
-        found = [read_label(tag, self.labels, names, f"{where}, word {k}") for k, tag in enumerate(value)]
+        found = [read_label(tag, self.labels, names, f"{where}, word {k}", column) for k, tag in enumerate(value)]
         if UNLABELLED in found:
-            raise DataError(
-                f"{where}, word {found.index(UNLABELLED)}: the label -1 is not one of {', '.join(self.labels)}."
-            )
+            at = f"{where}, word {found.index(UNLABELLED)}"
+            raise DataError(f"{at}: column {column!r} is -1, not one of {', '.join(self.labels)}.")
         return [self.labels[label] for label in found]
 
     def _order(self, column: str) -> tuple[str, ...]:
@@ -257,9 +257,11 @@ def encode_words(
             own = np.array([index[tag] for tag in tags], np.int32)
             marks = np.full(len(opened), IGNORED, np.int32)
             marks[opened >= 0] = own[opened[opened >= 0]]
-            if pieces.cut:
-                reached = int(opened.max(initial=-1))
-                lost = sum(end - 1 > reached for _, _, end in spans(tags))
+            if np.count_nonzero(opened >= 0) < len(
+                tags
+            ):  # words that were cut off, or of which the tokenizer makes nothing
+                seen = set(opened.tolist())
+                lost = sum(not seen.issuperset(range(start, end)) for _, start, end in spans(tags))
         found.append([Encoded(pieces.arrays(), marks, pieces.cut, lost, opened)])
     return found
 
@@ -277,9 +279,10 @@ def prepare_words(example: Mapping) -> dict[str, Any]:
     """`tokens`, or the words of a `text` with their offsets."""
     if isinstance(example.get("text"), str):
         check_text(example["text"], "text", "The example")
-        found = list(re.finditer(r"\w+|[^\w\s]", example["text"]))
-        offsets = [match.span() for match in found]
-        return {"tokens": [match.group() for match in found], "offsets": offsets, "text": example["text"]}
+        # A mark belongs to the letter before it, and `\w` does not know it.
+        marked = "".join("_" if unicodedata.category(sign)[0] == "M" else sign for sign in example["text"])
+        offsets = [match.span() for match in re.finditer(r"\w+|[^\w\s]", marked)]
+        return {"tokens": [example["text"][a:b] for a, b in offsets], "offsets": offsets, "text": example["text"]}
     tokens = example.get("tokens")
     if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
         for place, token in enumerate(tokens):
