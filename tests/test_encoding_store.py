@@ -1,5 +1,6 @@
 """The store of tokenized inputs gives back exactly what was made, is never stale, and never in the way."""
 
+import gc
 import itertools
 import random
 from dataclasses import replace
@@ -312,3 +313,17 @@ def test_a_model_s_own_cut_and_tokenizer_are_part_of_the_key(task, calls):
     assert len(calls) == 3
     assert plain(pt.build_model(task, backbone="tiny", prompt_length=2).encode(rows, store=True)) == plain(whole)
     assert len(calls) == 3
+
+
+def test_the_collector_rests_while_texts_are_encoded_and_runs_again_after_an_error(monkeypatch):
+    family, seen = TASKS["sst2"], []
+    monkeypatch.setattr("ptv2lib.tasks.classification.tokenize", lambda *_, **__: seen.append(gc.isenabled()) or 1 / 0)
+    for on in (True, False):
+        (gc.enable if on else gc.disable)()
+        try:
+            with pytest.raises(ZeroDivisionError):
+                family.encode([{"sentence": "x"}], None, Layout(16))
+            assert gc.isenabled() == on
+        finally:
+            gc.enable()
+    assert seen == [False, False]

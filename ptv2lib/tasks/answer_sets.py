@@ -15,6 +15,7 @@ import numpy as np
 from ..encoding import Encoded, Layout
 from ..errors import DataError
 from ..formats import superglue_rows
+from ..memory import without_collector
 from ..metrics import answer_set_scores, best_f1a_margin, best_match
 from ..sources import HubSet, Table
 from .common import (
@@ -50,6 +51,7 @@ class AnswerSet(TaskFamily):
     def options(self, row: Mapping) -> list[tuple[str, str, int]]:
         """Of each option: the passage, what is claimed about it, and 0, 1 or -1 for unknown."""
 
+    @without_collector()
     def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
         """One input an option."""
         options = [self.options(row) for row in rows]

@@ -12,6 +12,7 @@ import numpy as np
 from ..encoding import Encoded, Layout
 from ..errors import BadOption, DataError
 from ..formats import ending_of, glue_rows, read_text, superglue_rows
+from ..memory import without_collector
 from ..metrics import accuracy, macro_f1
 from ..sources import HubSet, Table, joined, lined
 from .common import (
@@ -140,6 +141,7 @@ class Classification(TaskFamily):
         """Words the head reads apart: (text 0 or 1, first character, character after the last)."""
         return []
 
+    @without_collector()
     def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
         """Tokenize rows."""
         texts = [self.pair(row, layout) for row in rows]

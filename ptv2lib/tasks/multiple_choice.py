@@ -10,6 +10,7 @@ import numpy as np
 
 from ..encoding import Encoded, Layout
 from ..errors import DataError
+from ..memory import without_collector
 from ..metrics import accuracy
 from ..sources import HubSet, Table
 from .common import (
@@ -97,6 +98,7 @@ class MultipleChoice(TaskFamily):
         """The row's running text."""
         return " ".join(row[column] for column in (self.stem, *self.choices))
 
+    @without_collector()
     def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
         """One input an alternative: the stem with its connective, and the alternative."""
         first, second = [], []

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..encoding import Encoded, Layout
 from ..errors import DataError
+from ..memory import without_collector
 from ..metrics import squad_scores, squad_v2_scores
 from ..sources import HubSet, Table
 from .common import NO_HUB, Pieces, TaskFamily, check_columns, check_text, check_texts, check_unique
@@ -115,6 +116,7 @@ class QuestionAnswering(TaskFamily):
         """The row's running text."""
         return f"{row['question']} {row['context']}"
 
+    @without_collector()
     def encode(self, rows: Sequence[Mapping], tokenizer: Any, layout: Layout) -> list[list[Encoded]]:
         """Windows over the context, each with the whole question before it.
 

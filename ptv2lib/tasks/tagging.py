@@ -15,6 +15,7 @@ import numpy as np
 from ..encoding import IGNORED, Encoded, Layout
 from ..errors import DataError
 from ..formats import raw_files, read_text, tagged_rows
+from ..memory import without_collector
 from ..metrics import span_scores, spans, strict_span_scores
 from ..sources import HubSet, Table, joined, lined
 from .common import NO_HUB, UNLABELLED, TaskFamily, check_columns, check_text, check_words, read_label, tokenize
@@ -221,6 +222,7 @@ def to_iob2(sentences: list[list[str]], table: Table) -> None:
             before = tag
 
 
+@without_collector()
 def encode_words(
     rows: Sequence[Mapping],
     first: Sequence[Sequence[str]],
