@@ -259,9 +259,8 @@ def encode_words(
             own = np.array([index[tag] for tag in tags], np.int32)
             marks = np.full(len(opened), IGNORED, np.int32)
             marks[opened >= 0] = own[opened[opened >= 0]]
-            if np.count_nonzero(opened >= 0) < len(
-                tags
-            ):  # words that were cut off, or of which the tokenizer makes nothing
+            # A word has no piece if it was cut off, or if the tokenizer makes nothing of it.
+            if np.count_nonzero(opened >= 0) < len(tags):
                 seen = set(opened.tolist())
                 lost = sum(not seen.issuperset(range(start, end)) for _, start, end in spans(tags))
         found.append([Encoded(pieces.arrays(), marks, pieces.cut, lost, opened)])
