@@ -520,6 +520,14 @@ def test_half_of_a_surrogate_pair_is_refused_in_an_example(name, example, column
         TASKS[name].prepare(example)
 
 
+@pytest.mark.parametrize("column", ["sentence", "title", "id"])
+def test_other_texts_are_other_rows_whatever_their_column_is_called(column, tmp_path):
+    family = Classification("mine", (column,), ("no", "yes"))
+    rows = [{column: text, "label": 0, "idx": k} for k, text in enumerate(["a", "b", "a"])]
+    task = load_task(family, dataset=folder(tmp_path, train=rows, validation=rows))
+    assert family.peculiar(task.rows["train"]) == {"repeated": 1, "empty": 0}
+
+
 def test_words_keep_their_marks():
     text = "José Núñez, हिन्दी!"
     for form in ("NFC", "NFD"):

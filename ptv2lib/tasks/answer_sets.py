@@ -69,6 +69,7 @@ class MultiRC(AnswerSet):
     """Which answers to a question about a paragraph are right? (Khashabi et al., 2018)."""
 
     metric: ClassVar[str] = "f1a"
+    row_names: ClassVar[tuple[str, ...]] = ("idx", "answer_idx")
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split and give one row a question: `paragraph`, `question`, `answers`, `labels`, `idx` of all three."""

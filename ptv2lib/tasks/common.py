@@ -20,8 +20,6 @@ from ..sources import HubSet, Table
 
 UNLABELLED = -1
 SHORTEST = 8  # pieces of the shortest cut that leaves room for a text
-# Columns that place a row and say nothing of it.
-ROW_NAMES = ("id", "idx", "answer_idx", "title", "sentence", "silent_before", "silent_after")
 BYTES_A_CHARACTER = 250  # that tokenizing takes; 205 measured on English text in overlapping windows
 CUTS = ("longest_first", "only_first", "only_second")  # which text of a pair is cut
 NO_HUB = HubSet(None, None, None, "your own", {}, "Give the folder of your own copy with dataset=.")
@@ -42,6 +40,8 @@ class TaskFamily(ABC):
     """The score by which epochs and settings are chosen."""
     together: ClassVar[bool] = False
     """Whether the inputs of a row must share a training batch."""
+    row_names: ClassVar[tuple[str, ...]] = ("idx",)
+    """Columns that place a row and say nothing of it."""
     layouts: ClassVar[tuple[str, ...]] = ()
     """Ways to lay a row out, the default first; none where there is one way only."""
 
@@ -149,7 +149,7 @@ class TaskFamily(ABC):
         seen: set[int] = set()
         empty = 0
         for row in rows:
-            told = {column: value for column, value in row.items() if column not in ROW_NAMES}
+            told = {column: value for column, value in row.items() if column not in self.row_names}
             seen.add(hash(repr(told)))
             blank = any(isinstance(value, str) and not value.strip() for value in told.values())
             empty += blank or not self.texts_of(row).strip()

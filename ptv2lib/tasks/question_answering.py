@@ -43,6 +43,7 @@ class QuestionAnswering(TaskFamily):
     label_column: ClassVar[str] = "answers"
     metric: ClassVar[str] = "f1"
     labels: ClassVar[tuple[str, ...]] = ("start", "end")
+    row_names: ClassVar[tuple[str, ...]] = ("id", "title")
 
     def read(self, table: Table) -> list[dict[str, Any]]:
         """Check a split: every gold answer must stand at its offset in the context.

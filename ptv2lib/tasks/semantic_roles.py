@@ -44,6 +44,7 @@ class SemanticRoles(TaskFamily):
 
     head: ClassVar[str] = "token"
     metric: ClassVar[str] = "f1"
+    row_names: ClassVar[tuple[str, ...]] = ("sentence", "silent_before", "silent_after")
     layouts: ClassVar[tuple[str, ...]] = ("segments", "markers", "verb")
 
     @property
