@@ -543,7 +543,7 @@ def test_a_word_of_which_nothing_is_left_loses_its_span():
     assert (one.cut, one.lost) == (False, 1)
 
 
-def test_predictions_say_what_was_cut(tmp_path):
+def test_predictions_say_what_was_cut():
     task = load_task("conll03", source="miniature")
     model = build_model(task, backbone="tiny", prompt_length=2)
     with pytest.warns(UserWarning, match=f"1 of 2 examples are longer than {model.max_length} pieces"):
